@@ -1,0 +1,70 @@
+"""Reads fields out of a decoded header, each with its type and its limits; anything else is a WireError."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from wire.errors import WireError
+
+__all__ = ["DEVICE_ID", "choice_field", "digest_field", "float_field", "id_field", "int_field", "text_field"]
+
+DEVICE_ID = re.compile(r"[a-z0-9-]{1,32}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def text_field(header: Mapping[str, Any], name: str, most: int = 200) -> str:
+    """Returns a text of at most `most` characters."""
+    value = header.get(name)
+    if not isinstance(value, str) or len(value) > most:
+        raise WireError(f"field {name!r} is {_short(value)}, expected a text of at most {most} characters")
+    return value
+
+
+def choice_field(header: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    """Returns one of `choices`."""
+    value = text_field(header, name)
+    if value not in choices:
+        raise WireError(f"field {name!r} is {_short(value)}, expected one of {', '.join(choices)}")
+    return value
+
+
+def id_field(header: Mapping[str, Any], name: str) -> str:
+    """Returns an id of a device, a fleet or a run."""
+    value = text_field(header, name)
+    if not DEVICE_ID.fullmatch(value):
+        raise WireError(f"field {name!r} is {_short(value)}, expected 1 to 32 of a-z, 0-9 and hyphen")
+    return value
+
+
+def digest_field(header: Mapping[str, Any], name: str, empty: bool = False) -> str:
+    """Returns a SHA-256 in hex, or an empty text where that is allowed."""
+    value = text_field(header, name)
+    if not _DIGEST.fullmatch(value) and not (empty and value == ""):
+        raise WireError(f"field {name!r} is {_short(value)}, expected 64 hex digits")
+    return value
+
+
+def int_field(header: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    """Returns a whole number in [low, high]."""
+    value = header.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise WireError(f"field {name!r} is {_short(value)}, expected a whole number from {low} to {high}")
+    return value
+
+
+def float_field(header: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    """Returns a finite number in [low, high]."""
+    value = header.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise WireError(f"field {name!r} is {_short(value)}, expected a number from {low} to {high}")
+    if not math.isfinite(value):
+        raise WireError(f"field {name!r} is {_short(value)}, expected a finite number")
+    return float(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""The messages: plan, update, blob, and the small reports around them."""

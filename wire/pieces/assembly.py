@@ -1,0 +1,112 @@
+"""Builds a payload from pieces in a file, so that neither memory nor a cut link limits its size.
+
+The file NAME.part holds the bytes, NAME.spans one line "start end" for each piece. Both may be torn by a power cut:
+the payload counts only when its SHA-256 is right, and otherwise starts again from nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from wire.errors import WireError
+from wire.pieces.chunks import Chunk, Spans
+
+__all__ = ["Assembly", "write_whole"]
+
+_READ_BYTES = 1 << 20
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Leaves `path` with exactly `data`, or as it was: write, fsync, rename, fsync the folder."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(slots=True)
+class Assembly:
+    """One payload under way. `folder` must exist."""
+
+    folder: Path
+    digest: str
+    total: int
+    spans: Spans
+
+    @classmethod
+    def open(cls, folder: Path, digest: str, total: int) -> Assembly:
+        """Returns the assembly, with what an earlier process left of it."""
+        assembly = cls(folder, digest, total, Spans(total))
+        assembly._recall()
+        return assembly
+
+    @property
+    def part(self) -> Path:
+        """Returns the file that holds the bytes."""
+        return self.folder / f"{self.digest}.part"
+
+    @property
+    def notes(self) -> Path:
+        """Returns the file that holds the ranges."""
+        return self.folder / f"{self.digest}.spans"
+
+    def put(self, chunk: Chunk) -> None:
+        """Writes a piece where it belongs."""
+        if chunk.total != self.total:
+            raise WireError(f"a piece says {chunk.total} bytes in all, the first one said {self.total}", code="E-SIZE")
+        with self.part.open("r+b" if self.part.exists() else "w+b") as file:
+            file.seek(chunk.offset)
+            file.write(chunk.data)
+        with self.notes.open("a") as file:
+            file.write(f"{chunk.offset} {chunk.offset + len(chunk.data)}\n")
+        self.spans.add(chunk.offset, chunk.offset + len(chunk.data))
+
+    def finish(self, path: Path) -> bool:
+        """Moves the whole payload to `path`, durably, if its digest is right; else drops it and returns False."""
+        if self._found_digest() != self.digest:
+            self.drop()
+            return False
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
+        self.part.replace(path)
+        self.notes.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+        return True
+
+    def drop(self) -> None:
+        """Forgets everything."""
+        self.part.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+        self.spans = Spans(self.total)
+
+    def _found_digest(self) -> str:
+        whole = hashlib.sha256()
+        with self.part.open("rb") as file:
+            while piece := file.read(_READ_BYTES):
+                whole.update(piece)
+        return whole.hexdigest()
+
+    def _recall(self) -> None:
+        if not (self.part.exists() and self.notes.exists()):
+            self.drop()
+            return
+        for line in self.notes.read_text(errors="replace").splitlines():
+            edges = line.split()
+            if len(edges) == 2 and all(edge.isdigit() for edge in edges):
+                start, end = int(edges[0]), int(edges[1])
+                if start < end <= min(self.total, self.part.stat().st_size):
+                    self.spans.add(start, end)

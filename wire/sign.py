@@ -1,0 +1,63 @@
+"""Ed25519 over a frame's body: the coordinator signs plans and receipts, a device that knows its key checks them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from wire.errors import ConfigError, WireError
+from wire.frame import Frame
+
+__all__ = ["check_signature", "make_key", "public_key", "signer"]
+
+_KEY_BYTES = 32
+
+
+def make_key(path: Path) -> None:
+    """Leaves a new private key at `path`, readable by its owner only."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(Ed25519PrivateKey.generate().private_bytes_raw().hex() + "\n")
+
+
+def signer(path: Path) -> Callable[[bytes], bytes]:
+    """Returns the function that signs with the private key at `path`."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
+    return Ed25519PrivateKey.from_private_bytes(_key_bytes(path.read_text(), str(path))).sign
+
+
+def public_key(path: Path) -> str:
+    """Returns the public half of the private key at `path`, in hex: what goes into a device's configuration."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
+    private = Ed25519PrivateKey.from_private_bytes(_key_bytes(path.read_text(), str(path)))
+    return private.public_key().public_bytes_raw().hex()
+
+
+def check_signature(frame: Frame, public: str) -> None:
+    """Raises WireError unless the frame is signed with the private half of `public`."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
+    if frame.signature is None:
+        raise WireError("a plan or receipt without a signature, and this device knows its coordinator's key",
+                        code="E-SIGNATURE")  # fmt: skip
+    key = Ed25519PublicKey.from_public_bytes(_key_bytes(public, "coordinator_key"))
+    try:
+        key.verify(frame.signature, bytes(frame.body))
+    except InvalidSignature as exc:
+        raise WireError("the signature is not by the coordinator's key", code="E-SIGNATURE") from exc
+
+
+def _key_bytes(text: str, place: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ConfigError(f"{place} is not a key of {2 * _KEY_BYTES} hex digits")
+    return key

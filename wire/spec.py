@@ -1,0 +1,83 @@
+"""What a model consists of, by name and shape; nothing here loads NumPy.
+
+A tensor starts as `fill + U(-spread, spread)`, drawn from the stream named (seed, tensor name): see models/init.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+__all__ = ["ModelSpec", "TensorSpec", "canonical_json", "spec_digest"]
+
+
+def canonical_json(value: object) -> bytes:
+    """Returns the one JSON text of `value`: keys sorted, no blanks, UTF-8, no NaN or Infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A float32 tensor of a net and how it starts."""
+
+    name: str
+    shape: tuple[int, ...]
+    fill: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Returns the number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A net: its architecture by name, what goes in and comes out, and which tensors travel.
+
+    `trainable` is sent, in this order; `frozen` never is: it is rebuilt from (seed, name).
+    """
+
+    arch: str
+    input: tuple[int, ...]
+    outputs: int
+    seed: int
+    trainable: tuple[TensorSpec, ...]
+    frozen: tuple[TensorSpec, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Returns the number of trainable elements."""
+        return sum(tensor.count for tensor in self.trainable)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the spec as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelSpec:
+        """Returns the spec that `to_json` gave; raises KeyError, TypeError or ValueError on anything else."""
+        return cls(
+            arch=str(value["arch"]),
+            input=tuple(int(side) for side in value["input"]),
+            outputs=int(value["outputs"]),
+            seed=int(value["seed"]),
+            trainable=tuple(_tensor(item) for item in value["trainable"]),
+            frozen=tuple(_tensor(item) for item in value["frozen"]),
+        )
+
+
+def spec_digest(spec: ModelSpec) -> str:
+    """Returns the SHA-256 of the spec's canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(spec.to_json())).hexdigest()
+
+
+def _tensor(value: Mapping[str, Any]) -> TensorSpec:
+    shape = tuple(int(side) for side in value["shape"])
+    if not shape or any(side < 1 for side in shape):
+        raise ValueError(f"tensor {value['name']!r} has shape {shape}; every side must be at least 1")
+    return TensorSpec(str(value["name"]), shape, float(value["fill"]), float(value["spread"]))

@@ -1,0 +1,1 @@
+"""Reversible steps on one array, chained: top-k, stochastic levels, packing. See `chain`."""
