@@ -32,6 +32,7 @@ __all__ = ["VERSION", "Frame", "Kind", "decode_frame", "encode_frame", "peek_hea
 
 VERSION = 1
 MAX_HEADER_BYTES = 1 << 20
+MAX_DEPTH = 16
 SIGNATURE_BYTES = 64
 
 _MAGIC = b"BFLT"
@@ -52,6 +53,8 @@ class Kind(IntEnum):
     JOB = 7
     RESULT = 8
     STATE = 9
+    INFO = 10
+    CHECKPOINT = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def encode_frame(
     kind: Kind, header: Mapping[str, Any], payload: bytes = b"", sign: Callable[[bytes], bytes] | None = None
 ) -> bytes:
     """Returns the frame's bytes; `sign` turns the body into a 64-byte signature."""
-    text = canonical_json(header)
+    text = _header_text(header)
     flags = _SIGNED if sign else 0
     body = _PREFIX.pack(_MAGIC, VERSION, kind, flags, len(text), len(payload)) + text + payload
     if sign:
@@ -123,15 +126,31 @@ def _checked_lengths(view: memoryview, max_header_bytes: int) -> tuple[int, int,
     return header_bytes, payload_bytes, flags
 
 
+def _header_text(header: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json(header)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise WireError(f"header cannot be written as JSON: {exc}") from exc
+
+
 def _parse_header(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text, parse_constant=_refuse_constant)
+        if _deeper_than(header, MAX_DEPTH):
+            raise WireError(f"header is nested more than {MAX_DEPTH} deep")
         canonical = isinstance(header, dict) and canonical_json(header) == text
     except (ValueError, RecursionError) as exc:
         raise WireError(f"header is not JSON: {exc}") from exc
     if not canonical:
         raise WireError("header is not a JSON object in canonical form (sorted keys, no blanks)")
     return dict(header)
+
+
+def _deeper_than(value: object, most: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return most == 0 or any(_deeper_than(item, most - 1) for item in inner)
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,15 +1,16 @@
-"""Where the broker is and how to prove who we are: an address, the files of TLS, and a name with a password."""
+"""Where the broker is, how to prove who we are (TLS files, a name and a password), and when to come back."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from wire.errors import ConfigError
 
-__all__ = ["Link", "parse_link", "read_password", "tls_context"]
+__all__ = ["Backoff", "Link", "parse_link", "read_password", "tls_context"]
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _EXAMPLE = "write it like mqtt://127.0.0.1:1883 or mqtts://broker.example:8883"
@@ -27,6 +28,19 @@ class Link:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Full jitter: a wait is uniform in [0, min(cap, base * 2^n)], n failures after the last link that lasted."""
+
+    base_s: float = 0.5
+    cap_s: float = 30.0
+    lasted_s: float = 10.0
+
+    def wait_s(self, failures: int, uniform: Callable[[], float]) -> float:
+        """Returns a wait after so many failures before this one; `uniform` gives numbers in [0, 1)."""
+        return uniform() * min(self.cap_s, self.base_s * 2.0 ** min(failures, 60))
 
 
 def parse_link(

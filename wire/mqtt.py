@@ -6,46 +6,34 @@ are here. Every attempt to connect gets a client of its own that starts clean, s
 
 from __future__ import annotations
 
-import select
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import SystemRandom
 from time import monotonic
+from typing import Any
 
-from paho.mqtt.client import Client, MQTTProtocolVersion
+from paho.mqtt import MQTTException
+from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from wire.errors import BitfleetError, ConfigError, TransportError
-from wire.link import Link, read_password, tls_context
-from wire.sockets import Counted, count_bytes, tune, wait
-from wire.transport import Down, Event, Message, Sent, Unsent, Will
+from wire.link import Backoff, Link, read_password, tls_context
+from wire.sockets import Counted, add_counts, count_bytes, tune, wait
+from wire.transport import Down, Event, Message, Sent, Unsent, Up, Will
 
-__all__ = ["ROOM_BYTES", "Backoff", "MqttTransport"]
+__all__ = ["ROOM_BYTES", "MqttTransport"]
 
-ROOM_BYTES = 512
-"""What a packet needs beside its payload: topic, packet identifier, lengths, properties."""
+ROOM_BYTES = 512  # what a packet needs beside its payload: topic, identifier, lengths, properties
 
-_CONNACK_WAIT_S = 10.0
 _GOODBYE_WAIT_S = 2.0
 _WINDOW = 64
 _LARGEST_PACKET_BYTES = 1024 * 1024  # a broker that heeds it spares a board from what no sender of ours makes
 _NOBODY_LISTENS, _FAILURE, _TOO_LARGE = 0x10, 0x80, 0x95
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Full jitter: a wait is uniform in [0, min(cap, base * 2^n)], n failures after the last link that lasted."""
-
-    base_s: float = 0.5
-    cap_s: float = 30.0
-    lasted_s: float = 10.0
-
-    def ceiling_s(self, failures: int) -> float:
-        """Returns the longest wait after so many failures."""
-        return min(self.cap_s, self.base_s * 2.0 ** min(failures, 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +65,8 @@ class MqttTransport:
 
     What is published while the link is down is lost without a word: `Up` is the moment to publish it. A payload over
     `Up.payload_bytes` is not sent: it comes back as `Unsent` with code 0x95, because a broker would drop the link for
-    it. A refused subscription comes back as `Unsent` with token 0 and the filter as its topic. A connect blocks for
-    `connect_timeout_s` at most for an address; nothing else here blocks beyond the time-out of `receive`.
+    it. A refused subscription comes back as `Unsent` with token 0 and the filter as its topic. Connecting blocks for
+    `connect_timeout_s` at most (for each address and each step of TLS); nothing else outlasts the time-out given.
     """
 
     link: Link
@@ -88,6 +76,7 @@ class MqttTransport:
     chunk_bytes: int = 64 * 1024
     receive_maximum: int = 64
     connect_timeout_s: float = 5.0
+    connack_wait_s: float = 10.0
     backoff: Backoff = field(default_factory=Backoff)
     uniform: Callable[[], float] = field(default_factory=lambda: SystemRandom().random)
     _events: deque[Event] = field(default_factory=deque, init=False)
@@ -99,60 +88,55 @@ class MqttTransport:
     _past: Counted | None = field(default=(0, 0), init=False)
 
     def __post_init__(self) -> None:
-        if not self.client_id:
-            raise ConfigError("the client id is empty", remedy="a device's name serves")
-        if not 1 <= self.keepalive_s <= 65535:
-            raise ConfigError(f"keep-alive of {self.keepalive_s} s", remedy="choose 1 to 65535 s")
+        if not self.client_id or not 1 <= self.keepalive_s <= 65535:  # rumqttd takes neither no name nor no keep-alive
+            raise ConfigError(f"client id {self.client_id!r}, keep-alive {self.keepalive_s} s", remedy="1 to 65535 s")
 
     @property
     def bytes_sent(self) -> int | None:
         """Returns what the other side's kernel has acknowledged over all connections; None where ours cannot tell."""
-        total = self._bytes()
-        return None if total is None else total[0]
+        return total[0] if (total := self._bytes()) else None
 
     @property
     def bytes_received(self) -> int | None:
         """Returns what arrived over all connections; None where the kernel cannot tell."""
-        total = self._bytes()
-        return None if total is None else total[1]
+        return total[1] if (total := self._bytes()) else None
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """See Transport."""
         if not topic or "+" in topic or "#" in topic or len(topic.encode()) > ROOM_BYTES - 16:
             raise TransportError(f"topic {topic!r} is empty, too long or holds a wildcard", remedy="see wire.topics")
         self._token += 1
-        session = self._session
-        if session is not None and session.up_s is not None:
-            if len(payload) > session.payload_bytes:
-                reason = f"{len(payload)} bytes, and this broker leaves room for {session.payload_bytes}"
-                self._events.append(Unsent(self._token, topic, _TOO_LARGE, reason))
-            else:
-                session.waiting.append(_Post(self._token, topic, payload, retain))
-                self._move(session)
+        session = self._live()
+        if session and len(payload) > session.payload_bytes:
+            reason = f"{len(payload)} bytes, and this broker leaves room for {session.payload_bytes}"
+            self._events.append(Unsent(self._token, topic, _TOO_LARGE, reason))
+        elif session:
+            session.waiting.append(_Post(self._token, topic, payload, retain))
+            self._move(session)
         return self._token
 
     def subscribe(self, *filters: str) -> None:
         """See Transport."""
-        session = self._session
-        if filters and session is not None and session.up_s is not None:
-            _, mid = session.client.subscribe([(name, 1) for name in filters])
-            if mid is not None:
-                session.asked[mid] = filters
+        if filters and (session := self._live()):
+            try:
+                _, mid = session.client.subscribe([(name, 1) for name in filters])
+            except ValueError as exc:
+                raise TransportError(f"among the filters {filters} is one that MQTT has no meaning for") from exc
+            session.asked[mid or 0] = filters
             self._move(session)
 
     def unsubscribe(self, *filters: str) -> None:
         """See Transport."""
-        session = self._session
-        if filters and session is not None and session.up_s is not None:
+        if filters and (session := self._live()):
             session.client.unsubscribe(list(filters))
             self._move(session)
 
     def receive(self, timeout_s: float, wake: Sequence[int] = ()) -> Event | None:
         """See Transport."""
+        if self._closed:
+            raise TransportError(f"the link of {self.client_id} was closed here", remedy="make a new transport")
         ends_s = monotonic() + timeout_s
         while not self._events:
-            if self._closed:
-                raise TransportError(f"the link of {self.client_id} was closed here", remedy="make a new transport")
             left_s = max(0.0, ends_s - monotonic())
             woken = self._turn(left_s, wake)
             if not self._events and (woken or left_s == 0.0):
@@ -161,16 +145,19 @@ class MqttTransport:
 
     def close(self, farewell: Message | None = None) -> None:
         """See Transport; a farewell that the broker does not take in time leaves the word to the will."""
-        session, self._closed = self._session, True
-        if session is None:
-            return
+        session, self._closed = self._live(), True
         ends_s = monotonic() + _GOODBYE_WAIT_S
-        if session.up_s is not None and (farewell is None or self._delivered(farewell, ends_s)):
+        if session and (farewell is None or self._delivered(farewell, ends_s)):
             session.client.disconnect()
-            while session.client.socket() is not None and self._session is session and monotonic() < ends_s:
+            while self._session is session and session.client.socket() is not None and monotonic() < ends_s:
                 self._turn(0.1, ())
-        _hang_up(session.client)
-        self._session = None
+        if self._session:
+            _hang_up(self._session.client)
+            self._session = None
+        self._events.clear()
+
+    def _live(self) -> _Session | None:
+        return self._session if self._session and self._session.up_s is not None else None
 
     def _delivered(self, last: Message, ends_s: float) -> bool:
         token = self.publish(last.topic, last.payload, retain=True)
@@ -188,22 +175,16 @@ class MqttTransport:
         session = self._session
         if session is None:
             pause_s = 0.0 if self._events else max(0.0, self._due_s - monotonic())
-            return wait(None, False, wake, min(wait_s, pause_s))[1]
-        client = session.client
-        ready, woken = wait(client.socket(), client.want_write(), wake, min(wait_s, self._tick_s(session)))
-        if ready & ~select.POLLOUT:
+            return wait(None, False, wake, min(wait_s, pause_s))[2]
+        sock, writing = session.client.socket(), session.client.want_write()
+        readable, writable, woken = wait(sock, writing, wake, min(wait_s, _tick_s(session)))
+        if readable:
             _read(session)
-        if ready & select.POLLOUT:
-            client.loop_write()
-        client.loop_misc()
+        if writable:
+            session.client.loop_write()
+        session.client.loop_misc()
         self._move(session)
         return woken
-
-    def _tick_s(self, session: _Session) -> float:
-        """Returns how long paho's clocks may stand still: brokers wait 1.5 keep-alives for a ping."""
-        if session.up_s is None:
-            return max(0.0, session.opened_s + _CONNACK_WAIT_S - monotonic())
-        return (session.client.keepalive or self.keepalive_s) / 8  # 0: the broker wants no pings
 
     def _move(self, session: _Session) -> None:
         """Sends what the window allows and notices the end of the link."""
@@ -211,8 +192,8 @@ class MqttTransport:
             post = session.waiting.popleft()
             info = session.client.publish(post.topic, post.payload, qos=1, retain=post.retain)
             session.flying[info.mid] = post
-        if session.up_s is None and monotonic() >= session.opened_s + _CONNACK_WAIT_S:
-            session.why = session.why or f"no CONNACK in {_CONNACK_WAIT_S:.0f} s"
+        if session.up_s is None and monotonic() >= session.opened_s + self.connack_wait_s and not session.why:
+            session.why = f"no CONNACK in {self.connack_wait_s:g} s"
             _hang_up(session.client)
         if session.client.socket() is None and session is self._session:
             self._lose(session.why or "the link broke", session.up_s)
@@ -221,9 +202,11 @@ class MqttTransport:
         try:
             client = self._client()
             self._session = _Session(client, monotonic())
-            client.connect(
-                self.link.host, self.link.port, self.keepalive_s, clean_start=True, properties=self._properties()
-            )
+            client.user_data_set(self._session)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.ReceiveMaximum = self.receive_maximum
+            properties.MaximumPacketSize = max(_LARGEST_PACKET_BYTES, self.chunk_bytes + ROOM_BYTES)
+            client.connect(self.link.host, self.link.port, self.keepalive_s, clean_start=True, properties=properties)
         except (OSError, ValueError, BitfleetError) as exc:
             self._lose(f"{self.link.host}:{self.link.port}: {exc}", None)
 
@@ -231,7 +214,7 @@ class MqttTransport:
         now_s = monotonic()
         if up_s is not None and now_s - up_s >= self.backoff.lasted_s:
             self._failures = 0
-        self._due_s = now_s + self.uniform() * self.backoff.ceiling_s(self._failures)
+        self._due_s = now_s + self.backoff.wait_s(self._failures, self.uniform)
         self._failures += 1
         self._session = None
         self._events.append(Down(reason))
@@ -246,78 +229,57 @@ class MqttTransport:
             client.tls_set_context(tls_context(self.link))
         if self.will:
             client.will_set(self.will.topic, self.will.payload, qos=1, retain=True)
-        client.on_socket_open = lambda _client, _data, sock: tune(sock)
-        client.on_socket_close = lambda _client, _data, sock: self._remember(sock)
-        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_publish, client.on_subscribe, client.on_message = (
-            self._on_publish,
-            self._on_subscribe,
-            self._on_message,
-        )
+        client.on_socket_open = lambda _client, _session, sock: tune(sock)
+        client.on_socket_close = lambda _client, _session, sock: self._count(sock)
+        client.on_connect, client.on_disconnect = self._on_connect, _on_disconnect
+        client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
+        client.on_message = self._on_message
         return client
 
-    def _properties(self) -> Properties:
-        properties = Properties(PacketTypes.CONNECT)
-        properties.ReceiveMaximum = self.receive_maximum
-        properties.MaximumPacketSize = max(_LARGEST_PACKET_BYTES, self.chunk_bytes + ROOM_BYTES)
-        return properties
-
-    def _on_connect(
-        self, client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        session = self._session
-        if session is None:
-            return
+    def _on_connect(self, _: Client, session: _Session, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             session.why = f"the broker refused: {_name(reason)}"
             return
-        announced = getattr(properties, "MaximumPacketSize", None)
-        room = self.chunk_bytes if announced is None else max(0, announced - ROOM_BYTES)
-        session.payload_bytes = min(self.chunk_bytes, room)
+        packet_bytes = getattr(properties, "MaximumPacketSize", self.chunk_bytes + ROOM_BYTES)
+        session.payload_bytes = max(0, min(self.chunk_bytes, packet_bytes - ROOM_BYTES))
         session.window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
         session.up_s = monotonic()
         self._events.append(Up(session.payload_bytes))
 
-    def _on_disconnect(
-        self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
-    ) -> None:
-        if self._session is not None and not self._session.why:
-            who = "the broker ended the link" if flags.is_disconnect_packet_from_server else "the link broke"
-            self._session.why = f"{who}: {_name(reason)}"
-
-    def _on_publish(
-        self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Properties | None
-    ) -> None:
-        post = self._session.flying.pop(mid, None) if self._session else None
-        if post is None:
-            return
+    def _on_publish(self, _: Client, session: _Session, mid: int, reason: ReasonCode, _properties: Any) -> None:
+        post = session.flying.pop(mid)
         unheard = reason.value == _NOBODY_LISTENS and not post.retain
         if reason.value >= _FAILURE or unheard:
             self._events.append(Unsent(post.token, post.topic, reason.value, _name(reason)))
         else:
             self._events.append(Sent(post.token))
 
-    def _on_subscribe(
-        self, _client: Client, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Properties | None
-    ) -> None:
-        filters = self._session.asked.pop(mid, ()) if self._session else ()
-        for name, reason in zip(filters, reasons, strict=False):
+    def _on_subscribe(self, _: Client, session: _Session, mid: int, reasons: list[ReasonCode], _props: Any) -> None:
+        for name, reason in zip(session.asked.pop(mid, ()), reasons, strict=False):
             if reason.is_failure:
                 self._events.append(Unsent(0, name, reason.value, f"subscription refused: {_name(reason)}"))
 
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+    def _on_message(self, _: Client, _session: _Session, message: MQTTMessage) -> None:
         self._events.append(Message(message.topic, bytes(message.payload), bool(message.retain)))
 
-    def _remember(self, sock: Any) -> None:
-        self._past = _sum(self._past, count_bytes(sock))
+    def _count(self, sock: Any) -> None:
+        self._past = add_counts(self._past, count_bytes(sock))
 
     def _bytes(self) -> Counted | None:
-        sock = self._session.client.socket() if self._session else None
-        return self._past if sock is None else _sum(self._past, count_bytes(sock))  # type: ignore[arg-type]
+        sock: Any = self._session.client.socket() if self._session else None
+        return self._past if sock is None else add_counts(self._past, count_bytes(sock))
 
 
-def _sum(one: Counted | None, other: Counted | None) -> Counted | None:
-    return None if one is None or other is None else (one[0] + other[0], one[1] + other[1])
+def _on_disconnect(_: Client, session: _Session, flags: DisconnectFlags, reason: ReasonCode, _properties: Any) -> None:
+    if flags.is_disconnect_packet_from_server:
+        session.why = f"the broker ended the link: {_name(reason)}"
+    elif not session.why and reason.value != _FAILURE:  # 0x80 is all that paho says of a broken link
+        session.why = f"the link broke: {_name(reason)}"
+
+
+def _tick_s(session: _Session) -> float:
+    """Returns how long the clocks may stand still: brokers wait 1.5 keep-alives for a ping; 0 means no pings."""
+    return (session.client.keepalive or 60) / 8 if session.up_s is not None else 1.0
 
 
 def _name(reason: ReasonCode) -> str:

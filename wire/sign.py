@@ -18,7 +18,10 @@ def make_key(path: Path) -> None:
     """Leaves a new private key at `path`, readable by its owner only."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise ConfigError(f"key {path} cannot be made: {exc}", remedy="a key is never overwritten") from exc
     with os.fdopen(handle, "w") as file:
         file.write(Ed25519PrivateKey.generate().private_bytes_raw().hex() + "\n")
 
@@ -27,14 +30,14 @@ def signer(path: Path) -> Callable[[bytes], bytes]:
     """Returns the function that signs with the private key at `path`."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
-    return Ed25519PrivateKey.from_private_bytes(_key_bytes(path.read_text(), str(path))).sign
+    return Ed25519PrivateKey.from_private_bytes(_read_key(path)).sign
 
 
 def public_key(path: Path) -> str:
     """Returns the public half of the private key at `path`, in hex: what goes into a device's configuration."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
-    private = Ed25519PrivateKey.from_private_bytes(_key_bytes(path.read_text(), str(path)))
+    private = Ed25519PrivateKey.from_private_bytes(_read_key(path))
     return private.public_key().public_bytes_raw().hex()
 
 
@@ -51,6 +54,13 @@ def check_signature(frame: Frame, public: str) -> None:
         key.verify(frame.signature, bytes(frame.body))
     except InvalidSignature as exc:
         raise WireError("the signature is not by the coordinator's key", code="E-SIGNATURE") from exc
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        return _key_bytes(path.read_text("ascii"), str(path))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"key {path} cannot be read: {exc}") from exc
 
 
 def _key_bytes(text: str, place: str) -> bytes:

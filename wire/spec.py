@@ -14,6 +14,9 @@ from typing import Any
 
 __all__ = ["ModelSpec", "TensorSpec", "canonical_json", "spec_digest"]
 
+_MOST_ELEMENTS = (1 << 32) - 1  # a record counts its elements in 32 bits
+_LARGEST = (2 - 2.0**-23) * 2.0**127
+
 
 def canonical_json(value: object) -> bytes:
     """Returns the one JSON text of `value`: keys sorted, no blanks, UTF-8, no NaN or Infinity."""
@@ -61,7 +64,7 @@ class ModelSpec:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelSpec:
         """Returns the spec that `to_json` gave; raises KeyError, TypeError or ValueError on anything else."""
-        return cls(
+        spec = cls(
             arch=str(value["arch"]),
             input=tuple(int(side) for side in value["input"]),
             outputs=int(value["outputs"]),
@@ -69,6 +72,9 @@ class ModelSpec:
             trainable=tuple(_tensor(item) for item in value["trainable"]),
             frozen=tuple(_tensor(item) for item in value["frozen"]),
         )
+        if spec.count > _MOST_ELEMENTS:
+            raise ValueError(f"{spec.count} trainable elements, at most {_MOST_ELEMENTS} can travel")
+        return spec
 
 
 def spec_digest(spec: ModelSpec) -> str:
@@ -80,4 +86,12 @@ def _tensor(value: Mapping[str, Any]) -> TensorSpec:
     shape = tuple(int(side) for side in value["shape"])
     if not shape or any(side < 1 for side in shape):
         raise ValueError(f"tensor {value['name']!r} has shape {shape}; every side must be at least 1")
-    return TensorSpec(str(value["name"]), shape, float(value["fill"]), float(value["spread"]))
+    if prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(f"tensor {value['name']!r} has more than {_MOST_ELEMENTS} elements")
+    return TensorSpec(str(value["name"]), shape, _number(value["fill"]), _number(value["spread"]))
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise ValueError(f"{str(value)[:60]!r} is not a float32 number")
+    return float(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wire.errors import ConfigError
-from wire.fields import DEVICE_ID
+from wire.messages.fields import DEVICE_ID
 
 __all__ = ["TABLE", "Topic", "Topics", "acl_file"]
 
@@ -79,11 +79,17 @@ def acl_file(fleet: str, coordinator: str = "coordinator", dashboard: str = "das
     root = Topics(fleet).root
     lines = ["# Made from wire/topics.py"]
     for role, user in (("coordinator", coordinator), ("dashboard", dashboard)):
-        lines += ["", f"user {user}"]
+        lines += ["", f"user {user}", *_denials(role, user, root)]
         lines += [line for row in TABLE for line in _rights(row, role, f"{root}/{row.path.replace('{device}', '+')}")]
     lines += ["", "# every other user name is a device's id"]
     lines += [line for row in TABLE for line in _device_rights(row, root)]
     return "\n".join(lines) + "\n"
+
+
+def _denials(role: str, user: str, root: str) -> list[str]:
+    """Returns what takes back from a person's user name what the patterns for devices give to every name."""
+    shared = [row.path for row in TABLE if "{device}" not in row.path and role not in (row.writer, *row.readers)]
+    return [f"topic deny {root}/{path}" for path in [f"d/{user}/#", *shared]]
 
 
 def _rights(row: Topic, role: str, topic: str) -> list[str]:

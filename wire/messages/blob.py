@@ -7,19 +7,21 @@ an update. `target` is the digest of the result, so that a device can check what
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from wire.errors import WireError
-from wire.fields import choice_field, digest_field
 from wire.frame import Kind, decode_frame, encode_frame
-from wire.messages.plan import BlobRef
-from wire.params import Params, add, delta, params_digest
+from wire.messages.fields import choice_field, digest_field
+from wire.messages.plan import MAX_STAGES, BlobRef
+from wire.params import Params, add, check_shapes, delta, params_digest
 from wire.spec import ModelSpec
 from wire.stages.tensors import SCOPES, Codec
 
-__all__ = ["Downlink", "apply_blob", "delta_blob", "digest_bytes", "shortest_path", "snapshot_blob"]
+__all__ = ["Downlink", "apply_blob", "delta_blob", "digest_bytes", "read_snapshot", "snapshot_blob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,36 +67,34 @@ def apply_blob(data: bytes, ref: BlobRef, spec: ModelSpec, held: Params | None) 
     frame = decode_frame(data, Kind.BLOB)
     source, scope = digest_field(frame.header, "source", empty=True), choice_field(frame.header, "scope", SCOPES)
     stages = frame.header.get("stages")
-    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
-        raise WireError("field 'stages' is not a list of objects")
+    if not isinstance(stages, list) or len(stages) > MAX_STAGES or not all(isinstance(item, dict) for item in stages):
+        raise WireError(f"field 'stages' is not a list of at most {MAX_STAGES} objects")
     params = Codec.of(spec.trainable, stages, scope).decode(frame.payload)
     if source:
         if held is None or params_digest(held) != source:
             raise WireError(f"blob {ref.digest[:12]} starts from another model than {source[:12]}", code="E-BLOB")
-        params = add(held, params)
+        params = _moved(held, params, spec)
     if params_digest(params) != ref.target:
         raise WireError(f"blob {ref.digest[:12]} leads to another model than {ref.target[:12]}", code="E-BLOB")
     return params
 
 
-def shortest_path(blobs: Iterable[BlobRef], held: Iterable[str], goal: str, cached: Iterable[str]) -> list[BlobRef]:
-    """Returns the blobs, in order, that lead to `goal` from nothing or a held model with the fewest bytes to fetch."""
-    owned, refs = set(cached), list(blobs)
-    cost: dict[str, tuple[int, list[BlobRef]]] = {"": (0, []), **{digest: (0, []) for digest in held}}
-    for _ in range(len(refs) + 1):
-        changed = False
-        for ref in refs:
-            if ref.source not in cost:
-                continue
-            spent, path = cost[ref.source]
-            total = spent + (0 if ref.digest in owned else ref.size)
-            if ref.target not in cost or total < cost[ref.target][0]:
-                cost[ref.target], changed = (total, [*path, ref]), True
-        if not changed:
-            break
-    if goal not in cost:
-        raise WireError(f"no blob of the plan leads to model {goal[:12]}", code="E-BLOB")
-    return cost[goal][1]
+def read_snapshot(data: bytes, digest: str, spec: ModelSpec) -> Params:
+    """Returns the model in a snapshot's bytes; raises WireError unless its values have this digest."""
+    frame = decode_frame(data, Kind.BLOB)
+    params = Codec.of(spec.trainable, (), "update").decode(frame.payload)
+    if params_digest(params) != digest:
+        raise WireError(f"the file of model {digest[:12]} holds another model", code="E-BLOB")
+    return params
+
+
+def _moved(held: Params, change: Params, spec: ModelSpec) -> Params:
+    check_shapes(held, spec.trainable)
+    with np.errstate(over="ignore"):
+        params = add(held, change)
+    if not all(np.isfinite(tensor).all() for tensor in params.values()):
+        raise WireError("the model that the blob leads to is not finite", code="E-NONFINITE")
+    return params
 
 
 def _sealed(header: Mapping[str, Any], payload: bytes) -> tuple[BlobRef, bytes]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 from wire.errors import WireError
-from wire.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
 from wire.frame import Frame, Kind, decode_frame, encode_frame
+from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
 
 __all__ = [
     "KINDS",
@@ -19,6 +20,7 @@ __all__ = [
     "decode_plan",
     "encode_plan",
     "read_plan",
+    "shortest_path",
 ]
 
 KINDS = ("delta", "weights")
@@ -113,6 +115,41 @@ def read_plan(frame: Frame) -> RoundPlan:
         stages=tuple(_list(header, "stages", MAX_STAGES)),
         envelope=_envelope(_object(header, "envelope")),
     )
+
+
+def shortest_path(blobs: Iterable[BlobRef], held: Iterable[str], goal: str, cached: Iterable[str]) -> list[BlobRef]:
+    """Returns the blobs, in order, that lead to `goal` from nothing or a held model with the fewest bytes to fetch."""
+    owned, onward = set(cached), _by_source(blobs)
+    came: dict[str, BlobRef | None] = {}
+    queue: list[tuple[int, int, str, BlobRef | None]] = [(0, n, model, None) for n, model in enumerate(["", *held])]
+    count = len(queue)
+    while queue and goal not in came:
+        spent, _, model, by = heappop(queue)
+        if model in came:
+            continue
+        came[model] = by
+        for ref in onward.get(model, ()):
+            heappush(queue, (spent + (0 if ref.digest in owned else ref.size), count, ref.target, ref))
+            count += 1
+    if goal not in came:
+        raise WireError(f"no blob of the plan leads to model {goal[:12]}", code="E-BLOB")
+    return _way_back(came, goal)
+
+
+def _by_source(blobs: Iterable[BlobRef]) -> dict[str, list[BlobRef]]:
+    onward: dict[str, list[BlobRef]] = {}
+    for ref in blobs:
+        onward.setdefault(ref.source, []).append(ref)
+    return onward
+
+
+def _way_back(came: Mapping[str, BlobRef | None], goal: str) -> list[BlobRef]:
+    path: list[BlobRef] = []
+    ref = came[goal]
+    while ref is not None:
+        path.append(ref)
+        ref = came[ref.source]
+    return path[::-1]
 
 
 def _blob(item: Mapping[str, Any]) -> BlobRef:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from wire.errors import WireError
-from wire.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
 from wire.frame import Frame, Kind, decode_frame, encode_frame
+from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
 from wire.messages.plan import MAX_BYTES, MAX_ROUND
 
 __all__ = [
@@ -31,6 +31,7 @@ Span = tuple[int, int]
 STATES = ("init", "ready", "idle", "fetching", "training", "uploading", "alert", "disconnected", "lost")
 VERDICTS = ("accepted", "refused", "missing")
 _MOST_SPANS = 1024
+_MOST_REASON = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,14 @@ def encode_state(state: DeviceState) -> bytes:
 
 def decode_state(data: bytes) -> DeviceState:
     """Returns the state in a frame."""
-    header = {**asdict(DeviceState("", 0)), **decode_frame(data, Kind.STATE, 4096).header}
+    header = _full(decode_frame(data, Kind.STATE, 4096), DeviceState("", 0))
     return DeviceState(
         state=choice_field(header, "state", STATES),
         session=int_field(header, "session", 0, 1 << 53),
-        run=header["run"] and id_field(header, "run"),
+        run=_run(header),
         round=int_field(header, "round", -1, MAX_ROUND),
         code=text_field(header, "code", 40),
-        reason=text_field(header, "reason", 400),
+        reason=text_field(header, "reason", _MOST_REASON),
     )
 
 
@@ -104,16 +105,16 @@ def encode_ask(ask: Ask) -> bytes:
 
 def decode_ask(data: bytes) -> Ask:
     """Returns the question in a frame."""
-    header = {**asdict(Ask("")), **decode_frame(data, Kind.ASK, 64 * 1024).header}
+    header = _full(decode_frame(data, Kind.ASK, 64 * 1024), Ask(""))
     return Ask(
         what=choice_field(header, "what", ("blob", "update", "decline")),
         digest=digest_field(header, "digest", empty=True),
-        run=header["run"] and id_field(header, "run"),
+        run=_run(header),
         round=int_field(header, "round", -1, MAX_ROUND),
         total=int_field(header, "total", 0, MAX_BYTES),
         spans=_spans(header.get("spans")),
         code=text_field(header, "code", 40),
-        reason=text_field(header, "reason", 400),
+        reason=text_field(header, "reason", _MOST_REASON),
     )
 
 
@@ -124,14 +125,14 @@ def encode_receipt(receipt: Receipt, sign: Callable[[bytes], bytes] | None = Non
 
 def read_receipt(frame: Frame) -> Receipt:
     """Returns the receipt in a decoded frame, every field checked."""
-    header = {**asdict(Receipt("", "", 0, "")), **frame.header}
+    header = _full(frame, Receipt("", "", 0, ""))
     return Receipt(
         digest=digest_field(header, "digest"),
         run=id_field(header, "run"),
         round=int_field(header, "round", 0, MAX_ROUND),
         verdict=choice_field(header, "verdict", VERDICTS),
         code=text_field(header, "code", 40),
-        reason=text_field(header, "reason", 400),
+        reason=text_field(header, "reason", _MOST_REASON),
         spans=_spans(header.get("spans")),
         next_checkin_s=float_field(header, "next_checkin_s", 0, 1e9),
     )
@@ -139,7 +140,18 @@ def read_receipt(frame: Frame) -> Receipt:
 
 def _spare(header: dict[str, Any], ordinary: Any) -> dict[str, Any]:
     plain = asdict(ordinary)
+    header["reason"] = header["reason"][:_MOST_REASON]  # a long reason must not cost the whole message
     return {name: value for name, value in header.items() if value != plain[name]}
+
+
+def _full(frame: Frame, ordinary: Any) -> dict[str, Any]:
+    if len(frame.payload):
+        raise WireError(f"a {frame.kind.name.lower()} has no payload, this one has {len(frame.payload)} bytes")
+    return {**asdict(ordinary), **frame.header}
+
+
+def _run(header: Mapping[str, Any]) -> str:
+    return "" if header["run"] == "" else id_field(header, "run")
 
 
 def _spans(value: object) -> tuple[Span, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from wire.errors import WireError
-from wire.fields import choice_field, digest_field, id_field, int_field
 from wire.frame import Frame, Kind, encode_frame
+from wire.messages.fields import choice_field, digest_field, id_field, int_field
 from wire.messages.plan import KINDS, MAX_ROUND, RoundPlan
 from wire.params import Array, Params
 from wire.spec import ModelSpec
@@ -100,7 +100,7 @@ def _metrics(header: Mapping[str, Any]) -> dict[str, float | str]:
     if not isinstance(metrics, dict) or len(metrics) > _MOST_METRICS:
         raise WireError(f"field 'metrics' is not an object of at most {_MOST_METRICS} entries")
     for name, value in metrics.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         if not (number or (isinstance(value, str) and len(value) <= 200)) or len(name) > 64:
             raise WireError(f"metric {name[:64]!r} is not a finite number or a short text")
     return metrics

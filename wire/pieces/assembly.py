@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from wire.errors import WireError
 from wire.pieces.chunks import Chunk, Spans
 
-__all__ = ["Assembly", "write_whole"]
+__all__ = ["Assembly", "move_whole", "write_whole"]
 
 _READ_BYTES = 1 << 20
+_NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -28,6 +30,12 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     _sync_folder(path.parent)
+
+
+def move_whole(source: Path, target: Path) -> None:
+    """Renames a file that is on the disk already, durably."""
+    source.replace(target)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -68,10 +76,12 @@ class Assembly:
         """Writes a piece where it belongs."""
         if chunk.total != self.total:
             raise WireError(f"a piece says {chunk.total} bytes in all, the first one said {self.total}", code="E-SIZE")
+        if self.spans.covers(chunk.offset, chunk.offset + len(chunk.data)):
+            return  # else a sender that repeats itself makes the notes grow without end
         with self.part.open("r+b" if self.part.exists() else "w+b") as file:
             file.seek(chunk.offset)
             file.write(chunk.data)
-        with self.notes.open("a") as file:
+        with self.notes.open("a", encoding="ascii") as file:
             file.write(f"{chunk.offset} {chunk.offset + len(chunk.data)}\n")
         self.spans.add(chunk.offset, chunk.offset + len(chunk.data))
 
@@ -104,9 +114,8 @@ class Assembly:
         if not (self.part.exists() and self.notes.exists()):
             self.drop()
             return
-        for line in self.notes.read_text(errors="replace").splitlines():
-            edges = line.split()
-            if len(edges) == 2 and all(edge.isdigit() for edge in edges):
-                start, end = int(edges[0]), int(edges[1])
+        for line in self.notes.read_text("ascii", errors="replace").splitlines():
+            if edges := _NOTE.fullmatch(line):
+                start, end = int(edges[1]), int(edges[2])
                 if start < end <= min(self.total, self.part.stat().st_size):
                     self.spans.add(start, end)

@@ -10,6 +10,7 @@ offset  bytes  field
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -66,10 +67,17 @@ class Spans:
 
     def add(self, start: int, end: int) -> None:
         """Notes that [start, end) is there."""
-        apart = [span for span in self.held if span[1] < start or span[0] > end]
-        touching = [span for span in self.held if not (span[1] < start or span[0] > end)]
-        merged = (min([start, *(s for s, _ in touching)]), max([end, *(e for _, e in touching)]))
-        self.held = sorted([*apart, merged])
+        first = bisect_left(self.held, start, key=lambda span: span[1])
+        past = bisect_right(self.held, end, key=lambda span: span[0])
+        touching = self.held[first:past]
+        if touching:
+            start, end = min(start, touching[0][0]), max(end, touching[-1][1])
+        self.held[first:past] = [(start, end)]
+
+    def covers(self, start: int, end: int) -> bool:
+        """Tells whether all of [start, end) is there."""
+        at = bisect_right(self.held, start, key=lambda span: span[0]) - 1
+        return at >= 0 and end <= self.held[at][1]
 
     def missing(self, most: int = 1024) -> tuple[Span, ...]:
         """Returns the first `most` ranges that are not there."""

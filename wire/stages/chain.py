@@ -92,8 +92,8 @@ class Chain:
 
 def _stage(setting: Mapping[str, Any]) -> Stage:
     name, options = setting.get("stage"), {k: v for k, v in setting.items() if k != "stage"}
-    if name not in STAGES:
-        raise ConfigError(f"stage {name!r}", remedy=f"choose from {', '.join(sorted(STAGES))}")
+    if not isinstance(name, str) or name not in STAGES:
+        raise ConfigError(f"stage {str(name)[:60]!r}", remedy=f"choose from {', '.join(sorted(STAGES))}")
     try:
         return STAGES[name](**options)
     except TypeError as exc:

@@ -35,8 +35,8 @@ class Levels:
     norm: str = "max"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.levels <= MAX_LEVELS:
-            raise ConfigError(f"levels = {self.levels}", remedy=f"choose 1 to {MAX_LEVELS}")
+        if type(self.levels) is not int or not 1 <= self.levels <= MAX_LEVELS:
+            raise ConfigError(f"levels = {self.levels!r}", remedy=f"choose a whole number from 1 to {MAX_LEVELS}")
         if self.norm not in ("max", "l2"):
             raise ConfigError(f"norm = {self.norm!r}", remedy='choose "max" or "l2"')
 
@@ -61,10 +61,11 @@ class Levels:
         """See Stage."""
         scale = self._checked_scale(side)
         step = np.float32(scale) / np.float32(self.levels)
-        if self.levels <= MAX_LEVELS // 2:
-            values: Array = (np.arange(2 * self.levels + 1, dtype=np.float32) - np.float32(self.levels)) * step
-            return values[y]
-        return np.asarray((y.astype(np.float32) - np.float32(self.levels)) * step, np.float32)
+        with np.errstate(over="ignore"):  # levels * step may round past the largest float32: the caller refuses that
+            if self.levels <= MAX_LEVELS // 2:
+                values: Array = (np.arange(2 * self.levels + 1, dtype=np.float32) - np.float32(self.levels)) * step
+                return values[y]
+            return np.asarray((y.astype(np.float32) - np.float32(self.levels)) * step, np.float32)
 
     def _checked_scale(self, side: memoryview) -> float:
         if len(side) != _SIDE.size:

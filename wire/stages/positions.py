@@ -47,6 +47,8 @@ def decode_positions(data: memoryview, k: int, n: int) -> Positions:
     """Returns the k strictly increasing positions below n, or raises WireError."""
     if not len(data):
         raise WireError("positions are missing", code="E-INDEX")
+    if len(data) > 1 + (n + 7) // 8:  # checked first: gaps unfold to 64 times their bytes
+        raise WireError(f"positions of {len(data)} bytes, longer than a mask of {n} elements", code="E-INDEX")
     coding, body = data[0], np.frombuffer(data[1:], np.uint8)
     if coding == _MASK:
         positions = _unmask(body, n)
@@ -89,7 +91,7 @@ def _unindex(body: Octets, k: int, width: int) -> Positions:
 
 
 def _best_remainder(gaps: Positions) -> tuple[int, int]:
-    """Returns the remainder width that gives the fewest bytes, and those bytes."""
+    """Returns the remainder width near the mean gap that gives the fewest bytes, and those bytes."""
     mean = float(gaps.mean()) if len(gaps) else 0.0
     guess = max(0, int(np.log2(mean * 0.69 + 1)))
     choices = range(max(0, guess - 1), min(_MOST_REMAINDER_BITS, guess + 2))

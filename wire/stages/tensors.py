@@ -45,7 +45,7 @@ class Codec:
         records = []
         for number, part in enumerate(self._parts()):
             local = Local(flatten(weights, part) if weights is not None else None)
-            records.append(self.chain.encode(flatten(params, part), local, Bits.of(*key, number)))
+            records.append(self.chain.encode(_finite(flatten(params, part), part), local, Bits.of(*key, number)))
         return b"".join(records)
 
     def decode(self, payload: memoryview) -> Params:
@@ -55,9 +55,7 @@ class Codec:
             if not len(payload):
                 raise WireError(f"no record for tensor {part[0].name!r}", code="E-TENSORS")
             values, payload = self.chain.decode(payload, sum(tensor.count for tensor in part))
-            if not np.isfinite(values).all():
-                raise WireError(f"values of {part[0].name!r} are not all finite", code="E-NONFINITE")
-            params.update(split(values, part))
+            params.update(split(_finite(values, part), part))
         if len(payload):
             raise WireError(f"{len(payload)} bytes after the last tensor", code="E-TENSORS")
         return params
@@ -71,3 +69,9 @@ class Codec:
         if not self.order:
             return []
         return [self.order] if self.scope == "update" else [[tensor] for tensor in self.order]
+
+
+def _finite(values: Array, part: Sequence[TensorSpec]) -> Array:
+    if not np.isfinite(values).all():
+        raise WireError(f"values of {part[0].name!r} are not all finite", code="E-NONFINITE")
+    return values

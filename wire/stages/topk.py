@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wire.bits import Bits
-from wire.errors import ConfigError
+from wire.errors import ConfigError, WireError
 from wire.params import Array
 from wire.stages.positions import Positions, decode_positions, encode_positions
 from wire.stages.stage import Local, Shape, Vector
@@ -39,8 +39,8 @@ class TopK:
     by: str = "values"
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"share = {self.share}", remedy="choose more than 0 and at most 1")
+        if type(self.share) not in (int, float) or not 0 < self.share <= 1:
+            raise ConfigError(f"share = {self.share!r}", remedy="choose more than 0 and at most 1")
         if self.by not in ("values", "weights"):
             raise ConfigError(f"by = {self.by!r}", remedy='choose "values" or "weights"')
 
@@ -53,7 +53,12 @@ class TopK:
         ranked = x if self.by == "values" else local.weights
         if ranked is None:
             raise ConfigError('top-k by "weights" without weights', remedy="use it for updates, not for blobs")
-        positions = largest(np.abs(ranked), self.shape(Shape(len(x))).size)
+        if len(ranked) != len(x):
+            raise ConfigError('top-k by "weights" after another top-k', remedy="put it first")
+        k = self.shape(Shape(len(x))).size
+        positions = largest(np.abs(ranked), k)
+        if len(positions) != k:
+            raise WireError("the weights hold values that are not numbers", code="E-NONFINITE")
         return x[positions], encode_positions(positions, len(x))
 
     def decode(self, y: Vector, side: memoryview, taken: Shape) -> Vector:

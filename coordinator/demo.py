@@ -1,0 +1,158 @@
+"""A whole federation on this machine: a broker, a coordinator and agents as real processes, watched from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coordinator.broker import Broker, start_broker
+from coordinator.live import Progress, watch_run
+from coordinator.recipe import Recipe
+from coordinator.report import figures_of
+from coordinator.state.database import open_database
+from models.fetch import cached, fetch
+from models.tasks import task
+from wire.errors import DataError, StateError
+from wire.pipe import die_with_parent
+from wire.sign import make_key, public_key
+
+__all__ = ["DemoOptions", "agent_config", "run_demo", "start_python"]
+
+FLEET = "demo"
+_FETCHED = ("fashion", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to run, on which broker, where the files go, and where the figures."""
+
+    recipe: Recipe
+    broker: str
+    folder: Path
+    json: Path | None = None
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Runs the federation to its end, shows it, and leaves the figures; returns the exit status."""
+    _provide_data(options.recipe)
+    home, logs = options.folder / "home", options.folder / "logs"
+    for folder in (home, logs, options.folder / "broker"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (home / "round.key").exists():
+        make_key(home / "round.key")
+    recipe = options.folder / "recipe.json"
+    recipe.write_text(json.dumps(options.recipe.to_json(), indent=2))
+    began_s = time.monotonic()
+    with ExitStack() as stack:
+        broker = stack.enter_context(start_broker(options.broker, options.folder / "broker"))
+        words = ["--home", str(home), "--fleet", FLEET, "--broker", broker.url, "--recipe", str(recipe)]
+        serve = stack.enter_context(start_python(logs / "coordinator.log", "coordinator", "serve", *words))
+        for at in range(options.recipe.devices.goal):
+            stack.enter_context(_agent(options, broker, at, public_key(home / "round.key")))
+        watch_run(Progress(home / "fleet.sqlite", options.recipe, broker.kind), serve)
+    if serve.returncode:
+        tail = (logs / "coordinator.log").read_text().strip().splitlines()[-5:]
+        raise StateError("the coordinator ended early:\n  " + "\n  ".join(tail), remedy=f"see {logs}")
+    facts = _facts(options, broker.kind, time.monotonic() - began_s)
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    _show(facts, logs)
+    return 0
+
+
+@contextmanager
+def start_python(log: Path, module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs `python -m MODULE WORDS` with its output in a log; ends it kindly, then firmly, when the block is left."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *words], stdout=output, stderr=output, preexec_fn=die_with_parent
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def agent_config(device: str, broker: str, folder: Path, data: Mapping[str, Any], key: str = "") -> str:
+    """Returns the TOML of one agent of the demo's fleet."""
+    lines = [f'device = "{device}"', f'fleet = "{FLEET}"', f'broker = "{broker}"', f'state_dir = "{folder}"']
+    lines += [f'coordinator_key = "{key}"'] if key else []
+    lines += ["", "[data]", *(f"{name} = {json.dumps(value)}" for name, value in data.items())]
+    return "\n".join([*lines, "", "[train]", "nice = 0", ""])
+
+
+@contextmanager
+def _agent(options: DemoOptions, broker: Broker, at: int, key: str) -> Iterator[None]:
+    device, recipe = f"device-{at:02d}", options.recipe
+    data: dict[str, Any] = {"task": recipe.task}
+    if task(recipe.task).data is not None:
+        share = {"split": recipe.split_rule, "parts": recipe.devices.goal, "part": at, "seed": recipe.split.seed}
+        data |= share
+    config = options.folder / f"{device}.toml"
+    config.write_text(agent_config(device, broker.url, options.folder / device, data, key))
+    with start_python(options.folder / "logs" / f"{device}.log", "edge_agent", "run", "--config", str(config)):
+        yield
+
+
+def _provide_data(recipe: Recipe) -> None:
+    name = task(recipe.task).data
+    if name in _FETCHED:
+        try:
+            cached(name)
+        except DataError:
+            print(f"fetching {name} ...", flush=True)
+            fetch(name)
+
+
+def _facts(options: DemoOptions, broker: str, seconds: float) -> dict[str, Any]:
+    home = options.folder / "home"
+    database = open_database(home / "fleet.sqlite", read_only=True)
+    row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+    figures = figures_of(database.ledger(row["run"] if row else ""))
+    folder = home / "runs" / figures["run"]
+    spec = json.loads((folder / "spec.json").read_text())
+    params = sum(_count(tensor["shape"]) for part in ("trainable", "frozen") for tensor in spec[part])
+    refused = figures["refused"]
+    return {
+        **figures,
+        "broker": broker,
+        "devices": options.recipe.devices.goal,
+        "params": params,
+        "seconds": round(seconds, 2),
+        "refused": sum(refused.values()),
+        "refused_by_code": refused,
+        "run_dir": str(folder),
+    }
+
+
+def _count(shape: list[int]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _show(facts: Mapping[str, Any], logs: Path) -> None:
+    accuracy = "none (no data)" if facts["accuracy"] is None else f"{facts['accuracy']:.4f} on the held-out test set"
+    print(f"""
+{facts["rounds"]} rounds of {facts["recipe"]} on {facts["task"]}, {facts["devices"]} devices, {facts["broker"]}
+  accuracy   {accuracy}
+  up         {facts["bytes_up"]:,} bytes from all devices ({facts["params"]:,} parameters)
+  down       {facts["bytes_down"]:,} bytes to all devices
+  refused    {facts["refused"]} updates
+  time       {facts["seconds"]:.1f} s
+  model      {facts["model_digest"]}
+  files      {facts["run_dir"]}  (model.blob, spec.json, report.json, ledger.jsonl)
+  logs       {logs}""")

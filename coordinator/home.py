@@ -1,0 +1,111 @@
+"""The coordinator's folder: a database for the fleet, a folder for each run, a signing key, one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from coordinator.federation import Federation
+from coordinator.learning.evaluator import Evaluator
+from coordinator.recipe import Recipe, recipe_from_json
+from coordinator.rounds.phases import Phase
+from coordinator.rounds.planner import Planner
+from coordinator.state.database import Database, open_database
+from coordinator.state.registry import Registry
+from wire.errors import StateError
+from wire.sign import make_key, public_key, signer
+from wire.topics import Topics
+from wire.transport import Transport
+
+__all__ = ["Home", "open_home"]
+
+_KEY, _LOCK, _DATABASE = "round.key", "coordinator.lock", "fleet.sqlite"
+
+
+@dataclass(slots=True)
+class Home:
+    """An open folder. `session` counts the starts of a coordinator here."""
+
+    folder: Path
+    database: Database
+    session: int
+
+    @property
+    def public_key(self) -> str:
+        """Returns what devices check plans and receipts against."""
+        return public_key(self.folder / _KEY)
+
+    def run_folder(self, run: str) -> Path:
+        """Returns a run's folder."""
+        return self.folder / "runs" / run
+
+    def new_run(self, recipe: Recipe, simulated: bool = False) -> str:
+        """Enters a new run and returns its name."""
+        run = f"{time.strftime('%m%d-%H%M%S')}-{token_hex(3)}"
+        with self.database.change():
+            self.database.write(
+                "INSERT INTO runs (run, recipe, status, created, simulated) VALUES (?, ?, 'open', ?, ?)",
+                run, json.dumps(recipe.to_json()), time.time(), int(simulated),
+            )  # fmt: skip
+            self.database.note("run", run, status="open", simulated=simulated, recipe=recipe.to_json())
+        return run
+
+    def recipe(self, run: str) -> Recipe:
+        """Returns the recipe that a run was opened with."""
+        row = self.database.row("SELECT recipe FROM runs WHERE run = ?", run)
+        if row is None:
+            raise StateError(f"run {run!r} is not in {self.folder}", remedy="`bitfleet runs` lists them")
+        return recipe_from_json(json.loads(row["recipe"]))
+
+    def federation(
+        self, run: str, fleet: str, transport: Transport, evaluator: Evaluator, clock: Callable[[], float]
+    ) -> Federation:
+        """Returns the run, ready to go on from wherever it stands."""
+        planner = Planner(run, self.recipe(run), self.run_folder(run), self.session)
+        planner.resume(self._last_state(run))
+        registry = Registry(self.database)
+        registry.recall()
+        sign = signer(self.folder / _KEY)
+        return Federation(
+            run, planner, self.database, registry, transport, Topics(fleet), evaluator, clock, sign
+        )  # fmt: skip
+
+    def _last_state(self, run: str) -> int | None:
+        """Returns the newest round whose state is saved and booked."""
+        row = self.database.row(
+            "SELECT max(round) AS newest FROM rounds WHERE run = ? AND state IN (?, ?)",
+            run, Phase.EVALUATION.value, Phase.PUBLISHED.value,
+        )  # fmt: skip
+        return row["newest"] if row else None
+
+
+@contextmanager
+def open_home(folder: Path) -> Iterator[Home]:
+    """Opens a folder for one coordinator, made if need be; raises StateError while another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home") from exc
+        if not (folder / _KEY).exists():
+            make_key(folder / _KEY)
+        database = open_database(folder / _DATABASE)
+        try:
+            yield Home(folder, database, _next_session(database))
+        finally:
+            database.close()
+
+
+def _next_session(database: Database) -> int:
+    row = database.row("SELECT value FROM facts WHERE name = 'session'")
+    session = int(row["value"]) + 1 if row else 1
+    with database.change():
+        database.write("INSERT OR REPLACE INTO facts VALUES ('session', ?)", str(session))
+    return session

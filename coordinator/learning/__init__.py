@@ -1,0 +1,1 @@
+"""What is learnt from a round: the mean, the server step, the evaluation, the checkpoint."""

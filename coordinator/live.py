@@ -1,0 +1,127 @@
+"""Shows a run while it goes on, read from the database: a live table on a terminal, else a line a round."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from coordinator.recipe import Recipe
+from coordinator.state.database import Database, open_database
+from wire.errors import StateError
+
+__all__ = ["Progress", "watch_run"]
+
+_EVERY_S = 0.25
+
+
+@dataclass
+class Progress:
+    """What is known of a run so far; reads only the ledger lines that are new."""
+
+    database_path: Path
+    recipe: Recipe
+    broker: str
+    seen: int = 0
+    round: int = -1
+    phase: str = "starting"
+    rounds_done: list[Mapping[str, Any]] = field(default_factory=list)
+    evaluated: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def read(self) -> list[str]:
+        """Takes in what is new and returns a line for each round that ended."""
+        try:
+            database = open_database(self.database_path, read_only=True)
+        except StateError:
+            return []  # the coordinator has not made it yet
+        try:
+            return [line for row in self._new(database) if (line := self._take(row))]
+        finally:
+            database.close()
+
+    def table(self) -> Table:
+        """Returns the devices as a table."""
+        title = f"{self.recipe.name} on {self.recipe.task}, {self.broker}: round {max(0, self.round) + 1}"
+        table = Table(title=f"{title} of {self.recipe.rounds}, {self.phase}", title_justify="left")
+        for name in ("device", "state", "round", "loss before", "loss after", "update bytes", "seconds", "peak MB"):
+            table.add_column(name, justify="left" if name in ("device", "state") else "right")
+        for name in sorted(self.devices):
+            table.add_row(name, *(self.devices[name].get(column, "") for column in _COLUMNS))
+        return table
+
+    def _new(self, database: Database) -> list[Mapping[str, Any]]:
+        row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+        lines = [line for line in database.ledger(row["run"]) if line["seq"] > self.seen] if row else []
+        for device in database.rows("SELECT device, state FROM devices"):
+            self.devices.setdefault(device["device"], {})["state"] = device["state"]
+        self.seen = lines[-1]["seq"] if lines else self.seen
+        return lines
+
+    def _take(self, line: Mapping[str, Any]) -> str | None:
+        if line["event"] == "phase":
+            self.round, self.phase = line["round"], line["phase"]
+            if self.phase == "abandoned":
+                return f"round {self.round + 1}: abandoned, {line['reason']}"
+            return self._summary(line["round"]) if self.phase == "published" else None
+        if line["event"] == "evaluated":
+            self.evaluated[line["round"]] = line
+        if line["event"] == "accepted":
+            self.devices.setdefault(line["device"], {}).update(_cells(line))
+        return None
+
+    def _summary(self, number: int) -> str:
+        figures = self.evaluated.get(number, {})
+        shown = [f"{name} {figures[name]:.4f}" for name in ("loss", "accuracy") if name in figures]
+        return f"round {number + 1}/{self.recipe.rounds}: {', '.join(shown) or 'published'}"
+
+
+_COLUMNS = ("state", "round", "loss_before", "loss_after", "bytes", "seconds", "peak")
+
+
+def watch_run(progress: Progress, process: subprocess.Popen[bytes]) -> None:
+    """Shows the run until the coordinator's process ends."""
+    console = Console()
+    if not console.is_terminal:
+        _watch_plainly(progress, process, console)
+        return
+    with Live(progress.table(), console=console, auto_refresh=False) as live:
+        while True:
+            ended = process.poll() is not None
+            for line in progress.read():
+                live.console.print(line)
+            live.update(progress.table(), refresh=True)
+            if ended:
+                return
+            time.sleep(_EVERY_S)
+
+
+def _watch_plainly(progress: Progress, process: subprocess.Popen[bytes], console: Console) -> None:
+    while True:
+        ended = process.poll() is not None
+        for line in progress.read():
+            console.print(line, highlight=False)
+        if ended:
+            console.print(progress.table())
+            return
+        time.sleep(_EVERY_S)
+
+
+def _cells(line: Mapping[str, Any]) -> dict[str, str]:
+    metrics = line["metrics"]
+    cells = {"round": str(line["round"] + 1), "bytes": f"{line['bytes']:,}"}
+    for name in ("loss_before", "loss_after"):
+        if name in metrics:
+            cells[name] = f"{metrics[name]:.4f}"
+    if "seconds" in metrics:
+        cells["seconds"] = f"{metrics['seconds']:.2f}"
+    if "peak_bytes" in metrics:
+        cells["peak"] = f"{metrics['peak_bytes'] / 1e6:.0f}"
+    return cells

@@ -1,0 +1,58 @@
+"""What a run amounts to, recomputed from the ledger alone; and the files that a run leaves."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from coordinator.rounds.planner import Planner
+from coordinator.state.database import Database
+from wire.messages.blob import snapshot_blob
+from wire.pieces.assembly import write_whole
+
+__all__ = ["figures_of", "write_report"]
+
+Line = Mapping[str, Any]
+
+
+def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
+    """Returns a run's figures from its ledger lines, in the order of the ledger."""
+    ledger = list(lines)
+    opened = next(line for line in ledger if line["event"] == "run")
+    ended = [line for line in ledger if line["event"] == "run" and line["status"] != "open"]
+    by_round = [line["accuracy"] for line in ledger if line["event"] == "evaluated" and "accuracy" in line]
+    published = [line for line in ledger if line["event"] == "phase" and line["phase"] == "published"]
+    refused = Counter(line["code"] for line in ledger if line["event"] == "refused")
+    return {
+        "run": opened["run"],
+        "task": opened["recipe"]["task"],
+        "recipe": opened["recipe"]["name"],
+        "simulated": opened["simulated"],
+        "status": ended[-1]["status"] if ended else "open",
+        "rounds": len(published),
+        "abandoned": sum(line["event"] == "phase" and line["phase"] == "abandoned" for line in ledger),
+        "accuracy": by_round[-1] if by_round else None,
+        "accuracy_by_round": by_round,
+        "bytes_up": _bytes(ledger, "up"),
+        "bytes_down": _bytes(ledger, "down"),
+        "updates": sum(line["event"] == "accepted" for line in ledger),
+        "refused": dict(refused),
+        "seconds": round(ledger[-1]["at"] - opened["at"], 3),
+        "model_digest": published[-1]["model"] if published else None,
+    }
+
+
+def write_report(database: Database, run: str, folder: Path, planner: Planner) -> None:
+    """Leaves the final model, the ledger as JSON lines, and the figures in the run's folder."""
+    lines = list(database.ledger(run))
+    write_whole(folder / "model.blob", snapshot_blob(planner.state.model, planner.spec)[1])
+    write_whole(folder / "spec.json", planner.spec_bytes)
+    write_whole(folder / "ledger.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_whole(folder / "report.json", json.dumps(figures_of(lines), indent=2).encode())
+
+
+def _bytes(ledger: list[Line], way: str) -> int:
+    return sum(sum(line[way].values()) for line in ledger if line["event"] == "traffic")

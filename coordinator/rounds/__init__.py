@@ -1,0 +1,1 @@
+"""One round: who is invited, what is accepted, and the states it goes through."""

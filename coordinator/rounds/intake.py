@@ -1,0 +1,48 @@
+"""Pieces of updates on their way in: one unfinished update a device, in files, so memory does not grow with devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wire.messages.reports import Ask, Span
+from wire.pieces.assembly import Assembly
+from wire.pieces.chunks import Chunk
+
+__all__ = ["Intake"]
+
+_MOST_SPANS = 64
+
+
+@dataclass(slots=True)
+class Intake:
+    """`folder` holds what is unfinished, and for a moment what is finished and not yet judged."""
+
+    folder: Path
+    parts: dict[str, Assembly] = field(default_factory=dict)
+
+    def take(self, device: str, chunk: Chunk) -> Path | None:
+        """Puts a piece where it belongs; returns the whole update's file when nothing is missing and it is right."""
+        part = self._part(device, chunk.digest, chunk.total)
+        part.put(chunk)
+        if not part.spans.complete:
+            return None
+        del self.parts[device]
+        whole = self.folder / device / f"{chunk.digest}.whole"
+        return whole if part.finish(whole) else None
+
+    def missing(self, device: str, ask: Ask) -> tuple[Span, ...]:
+        """Returns the ranges of an update that have not arrived."""
+        return self._part(device, ask.digest, ask.total).spans.missing(_MOST_SPANS)
+
+    def _part(self, device: str, digest: str, total: int) -> Assembly:
+        part = self.parts.get(device)
+        if part and (part.digest, part.total) == (digest, total):
+            return part
+        folder = self.folder / device
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.name.split(".")[0] != digest:
+                path.unlink(missing_ok=True)
+        self.parts[device] = Assembly.open(folder, digest, total)
+        return self.parts[device]

@@ -1,0 +1,81 @@
+"""Keeps one run going over a real broker until it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.federation import Federation
+from coordinator.home import Home, open_home
+from coordinator.learning.evaluator import ChildEvaluator
+from coordinator.recipe import Recipe
+from coordinator.report import write_report
+from wire.events import log_event
+from wire.link import Link
+from wire.messages.reports import DeviceState, encode_state
+from wire.mqtt import MqttTransport
+from wire.topics import Topics
+from wire.transport import Message, Will
+
+__all__ = ["Serving", "serve"]
+
+_SETTLE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where a coordinator lives and how it reaches its devices."""
+
+    home: Path
+    fleet: str
+    link: Link
+    keepalive_s: int = 30
+
+
+def serve(
+    serving: Serving, recipe: Recipe | None, run: str = "", watch: Callable[[Federation], None] | None = None
+) -> str:
+    """Opens a new run of `recipe`, or goes on with `run`; returns the run's name when it is over."""
+    with open_home(serving.home) as home:
+        name = run or home.new_run(_needed(recipe))
+        transport = _transport(serving, home)
+        evaluator = ChildEvaluator()
+        federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)
+        log_event("serving", run=name, home=serving.home, key=home.public_key)
+        try:
+            while not federation.over:
+                federation.step()
+                if watch:
+                    watch(federation)
+            _settle(federation)
+            write_report(home.database, name, home.run_folder(name), federation.planner)
+        finally:
+            evaluator.stop()
+            farewell = encode_state(DeviceState("disconnected", home.session))
+            transport.close(Message(Topics(serving.fleet).coordinator, farewell))
+    return name
+
+
+def _needed(recipe: Recipe | None) -> Recipe:
+    if recipe is None:
+        raise ValueError("neither a recipe nor a run")
+    return recipe
+
+
+def _transport(serving: Serving, home: Home) -> MqttTransport:
+    lost = encode_state(DeviceState("lost", home.session))
+    return MqttTransport(
+        serving.link,
+        client_id="coordinator",
+        will=Will(Topics(serving.fleet).coordinator, lost),
+        keepalive_s=serving.keepalive_s,
+    )
+
+
+def _settle(federation: Federation) -> None:
+    """Stays a moment, so that the last receipts reach their devices."""
+    ends_s = time.monotonic() + _SETTLE_S
+    while time.monotonic() < ends_s:
+        federation.step(0.1)

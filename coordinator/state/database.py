@@ -1,0 +1,116 @@
+"""The coordinator's database: one SQLite file, every change one durable transaction.
+
+The ledger is a table that takes rows and never gives them up: triggers refuse UPDATE and DELETE.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wire.errors import StateError
+
+__all__ = ["Database", "open_database"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY, recipe TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    created REAL NOT NULL, simulated INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS rounds (
+    run TEXT, round INTEGER, state TEXT NOT NULL, base TEXT NOT NULL, plan BLOB, reason TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (run, round));
+CREATE TABLE IF NOT EXISTS invited (
+    run TEXT, round INTEGER, device TEXT, outcome TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, round, device));
+CREATE TABLE IF NOT EXISTS updates (
+    run TEXT, round INTEGER, device TEXT, digest TEXT NOT NULL, bytes INTEGER NOT NULL, examples INTEGER NOT NULL,
+    into_round INTEGER NOT NULL, PRIMARY KEY (run, round, device));
+CREATE TABLE IF NOT EXISTS refused (
+    run TEXT, round INTEGER, device TEXT, digest TEXT, code TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (run, round, device, digest));
+CREATE TABLE IF NOT EXISTS devices (
+    device TEXT PRIMARY KEY, state TEXT NOT NULL, session INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
+    info TEXT NOT NULL, first_seen REAL NOT NULL, last_seen REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS ledger (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, run TEXT, round INTEGER, device TEXT,
+    event TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS ledger_by_run ON ledger (run, seq);
+CREATE TRIGGER IF NOT EXISTS ledger_keeps BEFORE DELETE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
+CREATE TRIGGER IF NOT EXISTS ledger_stays BEFORE UPDATE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
+"""
+
+
+@dataclass(slots=True)
+class Database:
+    """A connection. Writes go through `change`; `note` adds a line to the ledger within one."""
+
+    link: sqlite3.Connection
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Makes everything within one transaction; it is on the disk when the block ends."""
+        self.link.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.link.execute("ROLLBACK")
+            raise
+        self.link.execute("COMMIT")
+
+    def write(self, statement: str, *values: object) -> None:
+        """Runs one statement; only within `change`."""
+        if not self.link.in_transaction:
+            raise StateError("a write outside a transaction")
+        self.link.execute(statement, values)
+
+    def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """Returns the rows of a query."""
+        return self.link.execute(query, values).fetchall()
+
+    def row(self, query: str, *values: object) -> sqlite3.Row | None:
+        """Returns the first row of a query, or None."""
+        found = self.link.execute(query, values).fetchone()
+        return found if isinstance(found, sqlite3.Row) else None
+
+    def note(self, event: str, run: str = "", number: int = -1, device: str = "", **body: Any) -> None:
+        """Adds a line to the ledger; only within `change`."""
+        self.write(
+            "INSERT INTO ledger (at, run, round, device, event, body) VALUES (?, ?, ?, ?, ?, ?)",
+            time.time(), run, number, device, event, json.dumps(body, sort_keys=True, allow_nan=False),
+        )  # fmt: skip
+
+    def ledger(self, run: str) -> Iterator[Mapping[str, Any]]:
+        """Yields the run's ledger in order, each line as one flat mapping."""
+        for row in self.link.execute("SELECT * FROM ledger WHERE run = ? ORDER BY seq", (run,)):
+            line = {name: row[name] for name in ("seq", "at", "run", "round", "device", "event")}
+            yield {**line, **json.loads(row["body"])}
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.link.close()
+
+
+def open_database(path: Path, read_only: bool = False) -> Database:
+    """Returns the database at `path`, made if need be; raises StateError if the file is no such database."""
+    try:
+        if read_only:
+            link = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        else:
+            link = sqlite3.connect(path, isolation_level=None)
+            link.execute("PRAGMA journal_mode = WAL")
+            link.execute("PRAGMA synchronous = FULL")
+            link.executescript(_SCHEMA)
+        link.execute("PRAGMA busy_timeout = 5000")
+        link.execute("SELECT count(*) FROM runs").fetchone()
+    except sqlite3.Error as exc:
+        raise StateError(f"{path}: {exc}", remedy="name the folder that `bitfleet serve` or `demo` made") from exc
+    link.row_factory = sqlite3.Row
+    return Database(link)

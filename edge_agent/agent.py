@@ -1,0 +1,292 @@
+"""The resident: takes plans, has them worked on, carries updates up, and keeps saying what it does.
+
+`step` waits for one event and then does whatever is due. Nothing here blocks, and nothing is remembered only here:
+the outbox and the standing are on disk, the plan is retained by the broker and repeated by the coordinator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edge_agent.config import AgentConfig
+from edge_agent.gate import Readings, check_gate, read_board
+from edge_agent.info import device_info
+from edge_agent.outbox import Entry, entries, entry_path, remove
+from edge_agent.standing import Standing, load_standing, save_standing
+from edge_agent.upload import Upload
+from edge_agent.work import Work
+from edge_agent.worker import Worker
+from wire.errors import BitfleetError, Declined
+from wire.events import log_event
+from wire.frame import Frame, Kind, decode_frame
+from wire.messages.plan import read_plan
+from wire.messages.reports import Ask, DeviceState, Receipt, decode_state, encode_ask, encode_state, read_receipt
+from wire.pieces.chunks import decode_chunk
+from wire.sign import check_signature
+from wire.topics import Topics
+from wire.transport import Down, Event, Message, Sent, Transport, Unsent, Up
+
+__all__ = ["Agent"]
+
+_STATE_SETTLES_S = 0.3
+_LONGEST_WAIT_S = 30.0
+_LARGEST_BLOB_BYTES = 1 << 32
+
+
+@dataclass
+class Agent:
+    """One device. `spread` gives numbers in [0, 1) for jitter; `board` reads the sensors."""
+
+    config: AgentConfig
+    transport: Transport
+    worker: Worker
+    clock: Callable[[], float]
+    spread: Callable[[], float]
+    board: Callable[[], Readings] | None = None
+    topics: Topics = field(init=False)
+    standing: Standing = field(init=False)
+    uploads: dict[str, Upload] = field(default_factory=dict)
+    work: Work | None = None
+    online: bool = False
+    payload_bytes: int = 64 * 1024
+    coordinator_session: int = -1
+    said: DeviceState | None = None
+    changed_s: float = 0.0
+    trouble: tuple[str, str] = ("", "")
+
+    def __post_init__(self) -> None:
+        self.topics = Topics(self.config.fleet)
+        for folder in (self.store, self.outbox):
+            folder.mkdir(parents=True, exist_ok=True)
+        before = load_standing(self.config.state_dir)
+        self.standing = replace(before, session=before.session + 1)
+        save_standing(self.config.state_dir, self.standing)
+        for entry in entries(self.outbox):
+            self._carry(entry)
+
+    @property
+    def store(self) -> Path:
+        """Returns the folder of specs, blobs and models."""
+        return self.config.state_dir / "store"
+
+    @property
+    def outbox(self) -> Path:
+        """Returns the folder of updates that are not settled."""
+        return self.config.state_dir / "outbox"
+
+    def step(self, longest_s: float = _LONGEST_WAIT_S) -> bool:
+        """Waits for an event at most until something is due, and acts; tells whether there was an event."""
+        event = self.transport.receive(min(longest_s, self._due_s()), self.worker.wake)
+        if event is not None:
+            self._handle(event)
+        self._tick(self.clock())
+        return event is not None
+
+    def stop(self) -> None:
+        """Ends the child and says goodbye."""
+        self.worker.stop()
+        gone = encode_state(DeviceState("disconnected", self.standing.session))
+        self.transport.close(Message(self._topic("state"), gone))
+
+    def _topic(self, leaf: str) -> str:
+        return self.topics.device(self.config.device, leaf)
+
+    def _handle(self, event: Event) -> None:
+        now_s = self.clock()
+        if isinstance(event, Message):
+            self._read(event, now_s)
+        elif isinstance(event, Up):
+            self._greet(event)
+        elif isinstance(event, Down):
+            self.online = False
+            for upload in self.uploads.values():
+                upload.cut()
+            log_event("link-down", reason=event.reason)
+        elif isinstance(event, Sent):
+            any(upload.sent(event.token, now_s) for upload in self.uploads.values())
+        elif isinstance(event, Unsent):
+            log_event("unsent", topic=event.topic, code=hex(event.code), reason=event.reason)
+            any(upload.unsent(event.token, now_s) for upload in self.uploads.values())
+
+    def _greet(self, event: Up) -> None:
+        """A new link: everything retained is published again, everything open is asked for again."""
+        self.online, self.said, self.payload_bytes = True, None, event.payload_bytes
+        self.transport.subscribe(self._topic("plan"), self._topic("rcpt"), self.topics.coordinator)
+        self.transport.publish(self._topic("info"), device_info(self.config), retain=True)
+        self._say(self.clock())
+        for upload in self.uploads.values():
+            self._ask(upload.question(self.clock()))
+        self._fetch_more(self.clock())
+        log_event("link-up", payload_bytes=event.payload_bytes)
+
+    def _read(self, message: Message, now_s: float) -> None:
+        try:
+            if message.topic == self._topic("plan"):
+                self._invite(message.payload, now_s)
+            elif message.topic == self._topic("rcpt"):
+                self._settle(read_receipt(self._opened(message.payload, Kind.RECEIPT)), now_s)
+            elif message.topic == self.topics.coordinator:
+                self._notice(decode_state(message.payload))
+            elif self.work and self.work.fetch:
+                self.work.fetch.take(decode_chunk(message.payload, _LARGEST_BLOB_BYTES), now_s)
+        except BitfleetError as exc:
+            self.trouble = (exc.code, exc.message)
+            log_event("bad-message", topic=message.topic, code=exc.code, reason=exc.message)
+
+    def _opened(self, data: bytes, kind: Kind) -> Frame:
+        frame = decode_frame(data, kind)
+        if self.config.coordinator_key:
+            check_signature(frame, self.config.coordinator_key)
+        return frame
+
+    def _notice(self, state: DeviceState) -> None:
+        """The coordinator came back: it may have lost pieces, so it is asked."""
+        if state.state == "ready" and state.session != self.coordinator_session:
+            known, self.coordinator_session = self.coordinator_session, state.session
+            if known >= 0:
+                for upload in self.uploads.values():
+                    self._ask(upload.question(self.clock()))
+
+    def _invite(self, payload: bytes, now_s: float) -> None:
+        if not payload:
+            self._drop_work("withdrawn")
+            return
+        plan = read_plan(self._opened(payload, Kind.PLAN))
+        if self.work and (self.work.plan.run, self.work.plan.round) == (plan.run, plan.round):
+            return
+        self._drop_work("replaced")
+        waiting = {(upload.entry.run, upload.entry.round) for upload in self.uploads.values()}
+        if self.standing.settled(plan.run, plan.round) or (plan.run, plan.round) in waiting:
+            return
+        try:
+            check_gate(plan, self.config, (self.board or self._readings)())
+            self.work = Work.begin(plan, payload, self.store, now_s)
+        except BitfleetError as exc:
+            self._decline(plan.run, plan.round, exc)
+            return
+        self.trouble = ("", "")
+        log_event("plan", run=plan.run, round=plan.round, base=plan.base[:12])
+        self._fetch_more(now_s)
+
+    def _fetch_more(self, now_s: float) -> None:
+        fetch = self.work.fetch if self.work else None
+        if fetch and self.online and not fetch.complete:
+            self.transport.subscribe(*(self.topics.blob(digest) for digest in fetch.wanted))
+            self._ask(*fetch.questions(now_s))
+
+    def _readings(self) -> Readings:
+        return read_board(self.config.state_dir)
+
+    def _decline(self, run: str, number: int, exc: BitfleetError) -> None:
+        code, reason = exc.code, str(exc)[:400]
+        self.work, self.trouble = None, (code, exc.message[:400])
+        self._ask(Ask("decline", run=run, round=number, code=code, reason=reason))
+        log_event("declined", run=run, round=number, code=code, reason=exc.message)
+
+    def _drop_work(self, why: str) -> None:
+        if self.work is None:
+            return
+        log_event("work-dropped", run=self.work.plan.run, round=self.work.plan.round, why=why)
+        if self.work.training:
+            self.worker.stop()
+        self._forget_topics()
+        self.work = None
+
+    def _forget_topics(self) -> None:
+        topics = [self.topics.blob(digest) for digest in self.work.asked] if self.work else []
+        if topics and self.online:
+            self.transport.unsubscribe(*topics)
+
+    def _settle(self, receipt: Receipt, now_s: float) -> None:
+        upload = self.uploads.get(receipt.digest)
+        if upload is None:
+            return
+        if receipt.verdict == "missing":
+            upload.resume(receipt.spans or ((0, upload.entry.size),), now_s)
+            return
+        self.standing = self.standing.settle(receipt.run, receipt.round)
+        save_standing(self.config.state_dir, self.standing)
+        remove(upload.entry)
+        del self.uploads[receipt.digest]
+        self.trouble = (receipt.code, receipt.reason)
+        log_event("receipt", round=receipt.round, verdict=receipt.verdict, code=receipt.code or "none")
+
+    def _carry(self, entry: Entry) -> Upload:
+        upload = Upload(entry, self.payload_bytes, self.spread)
+        self.uploads[entry.digest] = upload
+        return upload
+
+    def _ask(self, *asks: Ask) -> None:
+        if self.online:
+            for ask in asks:
+                self.transport.publish(self._topic("ask"), encode_ask(ask))
+
+    def _tick(self, now_s: float) -> None:
+        self._advance_work(now_s)
+        if self.online:
+            for upload in self.uploads.values():
+                if upload.due:
+                    upload.send(self.transport, self._topic("up"), now_s)
+                elif upload.overdue_s(now_s) <= 0:
+                    self._ask(upload.question(now_s))
+            self._say(now_s)
+
+    def _advance_work(self, now_s: float) -> None:
+        result = self.worker.poll(now_s)
+        work = self.work
+        if work is None:
+            return
+        try:
+            if result is not None:
+                self._finish(work, work.finished(result, self.config.train.attempts), now_s)
+            elif work.fetch and work.fetch.complete:
+                self._forget_topics()
+                work.start(self.worker, self.config, self.store, self.outbox)
+            elif work.fetch and work.fetch.overdue_s(now_s) <= 0:
+                self._fetch_more(now_s)
+        except Declined as exc:
+            self._decline(work.plan.run, work.plan.round, exc)
+
+    def _finish(self, work: Work, digest_size: tuple[str, int] | None, now_s: float) -> None:
+        """The update is in the outbox: carry it up. None means that the job has to be started again."""
+        if digest_size is None:
+            work.restart(self.store, now_s)
+            return
+        digest, size = digest_size
+        path = entry_path(self.outbox, work.plan.run, work.plan.round, digest)
+        self._carry(Entry(work.plan.run, work.plan.round, digest, path, size)).begin(now_s)
+        self.work = None
+        work.tidy(self.store)
+
+    def _state(self) -> DeviceState:
+        code, reason = self.trouble
+        now = DeviceState("ready", self.standing.session, code=code, reason=reason)
+        if self.work:
+            name = "training" if self.work.training else "fetching"
+            now = replace(now, state=name, run=self.work.plan.run, round=self.work.plan.round)
+        elif self.uploads:
+            entry = next(iter(self.uploads.values())).entry
+            now = replace(now, state="uploading", run=entry.run, round=entry.round)
+        elif code:
+            now = replace(now, state="idle")
+        return now
+
+    def _say(self, now_s: float) -> None:
+        """Publishes the state once it has held for a moment, so that a quick round costs no messages."""
+        state = self._state()
+        if state == self.said:
+            self.changed_s = now_s
+        elif self.said is None or now_s - self.changed_s >= _STATE_SETTLES_S:
+            self.transport.publish(self._topic("state"), encode_state(state), retain=True)
+            self.said, self.changed_s = state, now_s
+
+    def _due_s(self) -> float:
+        now_s = self.clock()
+        due = [upload.overdue_s(now_s) for upload in self.uploads.values()] if self.online else []
+        if self.work and self.work.fetch and self.online:
+            due.append(self.work.fetch.overdue_s(now_s))
+        if self.online and self._state() != self.said:
+            due.append(self.changed_s + _STATE_SETTLES_S - now_s)
+        return max(0.0, min([_LONGEST_WAIT_S, *due]))

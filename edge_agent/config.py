@@ -1,0 +1,83 @@
+"""The agent's configuration: one TOML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wire.errors import ConfigError
+from wire.messages.fields import DEVICE_ID
+from wire.settings import read_toml, settings_from
+
+__all__ = ["AgentConfig", "DataConfig", "Limits", "LinkConfig", "TrainConfig", "load_config"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Where the device's own examples are: a folder of .npz or CSV files, or its share of a known task's data."""
+
+    task: str
+    folder: Path | None = None
+    split: str = ""
+    parts: int = 1
+    part: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When the device declines to train. A limit whose sensor is not there is not checked."""
+
+    min_free_memory_mb: float = 64.0
+    min_free_disk_mb: float = 64.0
+    max_temperature_c: float = 80.0
+    min_battery_percent: float = 30.0
+    mains_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How the training child runs. With linger_s = 0 it ends with the round."""
+
+    threads: int = 1
+    linger_s: float = 60.0
+    nice: int = 10
+    attempts: int = 3
+    max_batch: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """How the agent reaches the broker."""
+
+    keepalive_s: int = 60
+    chunk_kib: int = 64
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything. `coordinator_key` is the public key that plans and receipts must be signed with."""
+
+    device: str
+    fleet: str
+    broker: str
+    state_dir: Path
+    data: DataConfig
+    coordinator_key: str = ""
+    limits: Limits = field(default_factory=Limits)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
+
+    def __post_init__(self) -> None:
+        if not DEVICE_ID.fullmatch(self.device):
+            raise ConfigError(f"device = {self.device!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Returns the configuration in a file; relative paths in it count from where the agent was started."""
+    return settings_from(AgentConfig, read_toml(path), str(path))

@@ -1,0 +1,117 @@
+"""The resource gate: whether this board can take a plan now. Each refusal has its code and its reason.
+
+Every reader takes the root of the file system, so that a board's sensors can be tested on a tree of files.
+What cannot be read is None: unknown is not zero, and is not refused either.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.config import AgentConfig, Limits
+from wire.errors import Declined
+from wire.messages.plan import RoundPlan
+
+__all__ = ["Readings", "check_gate", "free_memory_bytes", "read_board"]
+
+_MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the board says of itself now."""
+
+    free_memory_bytes: int | None
+    free_disk_bytes: int | None
+    temperature_c: float | None
+    battery_percent: float | None
+    on_mains: bool | None
+
+
+def read_board(state_dir: Path, root: Path = Path("/")) -> Readings:
+    """Returns the board's readings."""
+    supplies = [folder for folder in sorted(root.glob("sys/class/power_supply/*")) if folder.is_dir()]
+    batteries = [folder for folder in supplies if _text(folder / "type") == "Battery"]
+    return Readings(
+        free_memory_bytes=free_memory_bytes(root),
+        free_disk_bytes=_free_disk(state_dir),
+        temperature_c=_hottest(root),
+        battery_percent=_number(batteries[0] / "capacity") if batteries else None,
+        on_mains=_text(batteries[0] / "status") != "Discharging" if batteries else None,
+    )
+
+
+def check_gate(plan: RoundPlan, config: AgentConfig, board: Readings) -> None:
+    """Raises Declined with the first reason not to take the plan."""
+    if plan.train.task != config.data.task:
+        raise Declined(
+            f"the plan trains {plan.train.task!r}, this device holds {config.data.task!r}",
+            code="E-NO-DATA",
+            remedy="set [data] task, or leave the device out of this run",
+        )
+    if plan.train.batch > config.train.max_batch:
+        raise Declined(f"batch {plan.train.batch}, at most {config.train.max_batch} here", code="E-ENVELOPE")
+    _check_space(plan, config.limits, board)
+    _check_power(config.limits, board)
+
+
+def free_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Returns what the kernel says can be had without swapping."""
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _check_space(plan: RoundPlan, limits: Limits, board: Readings) -> None:
+    memory, disk = board.free_memory_bytes, board.free_disk_bytes
+    memory_floor = max(limits.min_free_memory_mb * _MB, plan.envelope.memory_bytes)
+    if memory is not None and memory < memory_floor:
+        raise Declined(f"{memory / _MB:.0f} MB of memory free, {memory_floor / _MB:.0f} needed", code="E-MEMORY")
+    disk_floor = limits.min_free_disk_mb * _MB + plan.envelope.disk_bytes
+    if disk is not None and disk < disk_floor:
+        raise Declined(f"{disk / _MB:.0f} MB of disk free, {disk_floor / _MB:.0f} needed", code="E-DISK-SPACE")
+
+
+def _check_power(limits: Limits, board: Readings) -> None:
+    if board.temperature_c is not None and board.temperature_c > limits.max_temperature_c:
+        raise Declined(f"{board.temperature_c:.0f} C, at most {limits.max_temperature_c:.0f}", code="E-HOT")
+    if board.on_mains is not False:
+        return
+    if limits.mains_only:
+        raise Declined("running on battery, and mains_only is set", code="E-POWER")
+    if board.battery_percent is not None and board.battery_percent < limits.min_battery_percent:
+        raise Declined(
+            f"battery at {board.battery_percent:.0f} %, at least {limits.min_battery_percent:.0f}", code="E-POWER"
+        )
+
+
+def _free_disk(folder: Path) -> int | None:
+    try:
+        numbers = os.statvfs(folder)
+    except OSError:
+        return None
+    return numbers.f_bavail * numbers.f_frsize
+
+
+def _hottest(root: Path) -> float | None:
+    zones = [_number(path) for path in sorted(root.glob("sys/class/thermal/thermal_zone*/temp"))]
+    found = [zone / 1000 for zone in zones if zone is not None]
+    return max(found) if found else None
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_text(path) or "")
+    except ValueError:
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,55 @@
+"""Updates that the coordinator has not settled yet, one file each, named RUN.ROUND.DIGEST.update.
+
+A file appears by one rename and leaves on the coordinator's receipt, never on the broker's word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Entry", "entries", "entry_path", "remove"]
+
+_READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One update on disk."""
+
+    run: str
+    round: int
+    digest: str
+    path: Path
+    size: int
+
+
+def entry_path(folder: Path, run: str, number: int, digest: str) -> Path:
+    """Returns where an update belongs."""
+    return folder / f"{run}.{number}.{digest}.update"
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Returns the updates whose bytes are what their name says; a damaged one is moved aside."""
+    found = []
+    for path in sorted(folder.glob("*.update")):
+        run, number, digest, _ = path.name.rsplit(".", 3)
+        if _digest(path) != digest:
+            path.replace(path.with_suffix(".damaged"))
+            continue
+        found.append(Entry(run, int(number), digest, path, path.stat().st_size))
+    return found
+
+
+def remove(entry: Entry) -> None:
+    """Deletes a settled update."""
+    entry.path.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            whole.update(piece)
+    return whole.hexdigest()

@@ -1,0 +1,51 @@
+"""What a device remembers of itself across reboots: its session number and the last round it finished in each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from wire.pieces.assembly import write_whole
+from wire.spec import canonical_json
+
+__all__ = ["Standing", "load_standing", "save_standing"]
+
+_FILE = "standing.json"
+_MOST_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`done` maps a run to the newest round whose update was settled by a receipt."""
+
+    session: int = 0
+    done: Mapping[str, int] = field(default_factory=dict)
+
+    def settled(self, run: str, number: int) -> bool:
+        """Tells whether the device has nothing left to do for this round."""
+        return self.done.get(run, -1) >= number
+
+    def settle(self, run: str, number: int) -> Standing:
+        """Returns the standing after a receipt; the oldest runs are forgotten."""
+        done = {**self.done, run: max(number, self.done.get(run, -1))}
+        return replace(self, done=dict(list(done.items())[-_MOST_RUNS:]))
+
+
+def load_standing(folder: Path) -> Standing:
+    """Returns the standing; a damaged file is moved aside and a new one begins."""
+    path = folder / _FILE
+    if not path.exists():
+        return Standing()
+    try:
+        table = json.loads(path.read_text())
+        return Standing(int(table["session"]), {str(run): int(number) for run, number in table["done"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        path.replace(path.with_suffix(".damaged"))
+        return Standing()
+
+
+def save_standing(folder: Path, standing: Standing) -> None:
+    """Writes the standing durably."""
+    write_whole(folder / _FILE, canonical_json({"session": standing.session, "done": dict(standing.done)}))

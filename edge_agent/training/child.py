@@ -1,0 +1,45 @@
+"""The training child: takes jobs from the resident, one at a time, and says how each went. torch lives only here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_agent.training.job import job_from, run_job
+from wire.errors import BitfleetError
+from wire.frame import Frame, Kind, encode_frame
+from wire.pipe import serve_pipe
+
+__all__ = ["answer", "main"]
+
+_FIRST_TO_GO = "800"
+
+
+def answer(frame: Frame) -> dict[str, Any]:
+    """Returns the result of a job, or the code and the reason why there is none."""
+    try:
+        return run_job(job_from(frame.header, bytes(frame.payload)))
+    except BitfleetError as exc:
+        return {"code": exc.code, "reason": str(exc)}
+    except MemoryError:
+        return {"code": "E-MEMORY", "reason": "the training child ran out of memory"}
+    except ImportError as exc:
+        return {"code": "E-INSTALL", "reason": f"{exc}; install it on this device"}
+
+
+def main() -> None:
+    """Serves jobs until the resident closes the pipe. Under memory pressure the kernel takes this process first."""
+    os.nice(int(os.environ.get("BITFLEET_NICE", "0")))
+    try:
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+    except OSError as exc:
+        print(f"event=oom-score reason={exc.strerror!r}", file=sys.stderr)
+    for frame, answers in serve_pipe(Kind.JOB):
+        answers.write(encode_frame(Kind.RESULT, answer(frame)))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

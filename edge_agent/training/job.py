@@ -1,0 +1,140 @@
+"""One round's work in the training child: build the base model, train, encode, and leave the update in the outbox."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.config import DataConfig
+from edge_agent.outbox import entry_path
+from edge_agent.training.process_memory import peak_memory, reset_peak_memory
+from models.archs import spec_of
+from models.init import initial
+from models.tasks import task
+from wire.errors import Declined, WireError
+from wire.messages.blob import apply_blob, digest_bytes, read_snapshot, snapshot_blob
+from wire.messages.plan import RoundPlan, decode_plan
+from wire.messages.update import Update, UpdateHeader, encode_update
+from wire.params import Params, delta
+from wire.pieces.assembly import write_whole
+from wire.spec import ModelSpec, spec_digest
+
+__all__ = ["Job", "job_from", "run_job"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the child needs: where things lie, which blobs lead to the base, and the plan."""
+
+    device: str
+    store: Path
+    outbox: Path
+    path: tuple[str, ...]
+    data: DataConfig
+    threads: int
+    fetched_bytes: int
+    plan: RoundPlan
+
+
+def job_from(header: Mapping[str, Any], plan: bytes) -> Job:
+    """Returns the job in a header made by edge_agent/work.py and a plan's frame."""
+    data = dict(header["data"])
+    data["folder"] = Path(data["folder"]) if data["folder"] else None
+    return Job(
+        device=header["device"],
+        store=Path(header["store"]),
+        outbox=Path(header["outbox"]),
+        path=tuple(header["path"]),
+        data=DataConfig(**data),
+        threads=header["threads"],
+        fetched_bytes=header["fetched_bytes"],
+        plan=decode_plan(plan),
+    )
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Returns digest, size and metrics of the update that now lies in the outbox."""
+    clocks = time.monotonic(), time.process_time()
+    source = reset_peak_memory()
+    plan, spec = job.plan, _spec(job)
+    base = _base(job, spec)
+    params, examples, losses = _trained(job, spec, base)
+    metrics: dict[str, float | str] = {
+        **losses,
+        "seconds": round(time.monotonic() - clocks[0], 4),
+        "cpu_s": round(time.process_time() - clocks[1], 4),
+        "down_bytes": job.fetched_bytes,
+    }
+    peak = peak_memory(source)
+    if peak is not None:
+        metrics |= {"peak_bytes": peak, "peak_source": source}
+    header = UpdateHeader(plan.run, plan.round, job.device, plan.base, plan.kind, examples, metrics)
+    tensors = delta(params, base) if plan.kind == "delta" else params
+    data = encode_update(Update(header, tensors), plan, spec, params)
+    digest = digest_bytes(data)
+    write_whole(entry_path(job.outbox, plan.run, plan.round, digest), data)
+    return {"digest": digest, "size": len(data), "metrics": metrics}
+
+
+def _spec(job: Job) -> ModelSpec:
+    try:
+        spec = ModelSpec.from_json(json.loads((job.store / job.plan.spec).read_bytes()))
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise WireError(f"spec {job.plan.spec[:12]} cannot be read: {exc}") from exc
+    frozen = tuple(tensor.name for tensor in spec.frozen)
+    own = spec_of(spec.arch, spec.input, spec.outputs, spec.seed, frozen)
+    if spec_digest(own) != job.plan.spec:
+        raise Declined(
+            f"this device's {spec.arch!r} is not the coordinator's",
+            code="E-SPEC",
+            remedy="install the same version of the package that defines it on both sides",
+        )
+    return spec
+
+
+def _base(job: Job, spec: ModelSpec) -> Params:
+    """Returns the model to start from, and keeps it where later deltas may start from it."""
+    refs = {ref.digest: ref for ref in job.plan.blobs}
+    steps = [refs[digest] for digest in job.path]
+    start = steps[0].source if steps else job.plan.base
+    params = None if steps and not start else _held(job, spec, start)
+    for ref in steps:
+        params = apply_blob((job.store / ref.digest).read_bytes(), ref, spec, params)
+    if params is None:
+        raise WireError(f"no way to model {job.plan.base[:12]}", code="E-BLOB")
+    path = job.store / f"{job.plan.base}.model"
+    if any(ref.source for ref in job.plan.blobs) and not path.exists():
+        write_whole(path, snapshot_blob(params, spec)[1])
+    return params
+
+
+def _held(job: Job, spec: ModelSpec, digest: str) -> Params:
+    path = job.store / f"{digest}.model"
+    if path.exists():
+        return read_snapshot(path.read_bytes(), digest, spec)
+    if digest == job.plan.initial:
+        return initial(spec)
+    raise WireError(f"model {digest[:12]} is not on this device", code="E-BLOB")
+
+
+def _trained(job: Job, spec: ModelSpec, base: Params) -> tuple[Params, int, dict[str, float]]:
+    """Returns parameters, number of examples and the losses; only here, and only if there are data, torch is loaded."""
+    plan = job.plan
+    key = (plan.seed, plan.round, job.device)
+    if task(plan.train.task).data is None and job.data.folder is None:
+        from edge_agent.training.echo import echo  # noqa: PLC0415
+
+        return echo(base, key), 1, {}
+    import torch  # noqa: PLC0415
+
+    from edge_agent.training.local_data import local_data  # noqa: PLC0415
+    from edge_agent.training.trainer import fit  # noqa: PLC0415
+
+    torch.set_num_threads(job.threads)
+    found = fit(base, spec, local_data(job.data, spec), plan.train, key)
+    losses = {"loss_before": found.loss_before, "loss_after": found.loss_after}
+    return found.params, found.examples, {name: value for name, value in losses.items() if value is not None}

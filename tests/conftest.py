@@ -1,0 +1,76 @@
+"""Brokers and relays for tests that talk over real sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.broker import start_broker
+from tests.relay import Relay
+from tests.waiting import wait_for
+from wire.errors import ConfigError
+from wire.link import Backoff, Link, parse_link
+from wire.mqtt import MqttTransport
+from wire.transport import Up
+
+FAST = Backoff(base_s=0.02, cap_s=0.1)
+
+
+def started(kind, folder, settings=None):
+    try:
+        return start_broker(kind, folder, settings=settings)
+    except ConfigError as error:
+        if kind == "mosquitto" and "not installed" in error.message:
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.fixture(params=["mosquitto", "iotcore"])
+def broker(request, tmp_path):
+    with started(request.param, tmp_path / "broker") as running:
+        yield running
+
+
+@pytest.fixture
+def mosquitto(tmp_path):
+    """Returns a function that starts mosquitto with extra settings."""
+    running = []
+
+    def start(**settings):
+        running.append(started("mosquitto", tmp_path / f"mosquitto-{len(running)}", settings))
+        return running[-1]
+
+    yield start
+    for broker in running:
+        broker.stop()
+
+
+@pytest.fixture
+def relay():
+    """Returns a function that puts a relay in front of a port."""
+    running = []
+
+    def start(port, **options):
+        running.append(Relay(port, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+@pytest.fixture
+def client():
+    """Returns a function that connects a transport to a broker, a URL or a link, and waits for `Up`."""
+    made = []
+
+    def make(broker, name, *, up=True, **options):
+        link = broker if isinstance(broker, Link) else parse_link(broker if isinstance(broker, str) else broker.url)
+        transport = MqttTransport(link, name, **{"backoff": FAST, **options})
+        made.append(transport)
+        if up:
+            assert isinstance(wait_for(transport, Up), Up)
+        return transport
+
+    yield make
+    for transport in made:
+        transport.close()

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from coordinator import broker as broker_module
+from coordinator.broker import start_broker
+from wire.errors import ConfigError, TransportError
+from wire.link import parse_link
+from wire.mqtt import MqttTransport
+from wire.transport import Up
+
+
+def answers(broker):
+    transport = MqttTransport(parse_link(broker.url), "asker")
+    try:
+        return isinstance(transport.receive(10), Up)
+    finally:
+        transport.close()
+
+
+def test_starts_stops_and_comes_back_on_its_port(broker):
+    first, port = broker.pid, broker.port
+    assert broker.alive()
+    assert answers(broker)
+    broker.stop()
+    assert not broker.alive()
+    broker.restart()
+    assert (broker.port, broker.alive(), answers(broker)) == (port, True, True)
+    assert broker.pid != first
+    broker.kill()
+    assert not broker.alive()
+    broker.restart()
+    assert answers(broker)
+
+
+def test_listens_on_the_loopback_only(broker):
+    wanted = f"0100007F:{broker.port:04X}"
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    listening = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{broker.port:04X}")]
+    assert listening == [wanted]
+
+
+def test_ports_stay_clear_of_outgoing_ones(broker):
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert broker.port < min(lowest, 32768)
+
+
+def test_port_in_use_is_an_error_that_names_it(tmp_path, broker):
+    with pytest.raises(TransportError, match=f"port {broker.port} is in use"):
+        start_broker(broker.kind, tmp_path / "second", broker.port)
+
+
+def test_broker_ends_with_its_parent(tmp_path, broker):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom coordinator.broker import start_broker\n"
+        "print(start_broker(sys.argv[1], Path(sys.argv[2])).pid, flush=True)\ntime.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code, broker.kind, str(tmp_path / "child")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as parent:
+        pid = int(parent.stdout.readline())
+        assert running(pid)
+        parent.send_signal(signal.SIGKILL)
+    ends_s = monotonic() + 15
+    while running(pid) and monotonic() < ends_s:
+        sleep(0.02)
+    assert not running(pid)
+
+
+def running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_start_that_fails_quotes_the_log(mosquitto):
+    with pytest.raises(TransportError, match="no_such_setting"):
+        mosquitto(no_such_setting="1")
+
+
+def test_damaged_store_is_moved_aside(mosquitto):
+    broker = mosquitto()
+    broker.stop()
+    store = broker.folder / "mosquitto.db"
+    store.write_bytes(b"\x00" * 1000)
+    broker.restart()
+    assert answers(broker)
+    assert (broker.folder / "mosquitto.db.damaged").read_bytes() == b"\x00" * 1000
+
+
+def test_unknown_kinds_and_settings_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="choose auto, mosquitto or iotcore"):
+        start_broker("rabbit", tmp_path)
+    with pytest.raises(ConfigError, match="use mosquitto"):
+        start_broker("iotcore", tmp_path, settings={"acl_file": "x"})
+
+
+@pytest.mark.parametrize(("kind", "remedy"), [("mosquitto", "apt install mosquitto"), ("auto", "pip install iotcore")])
+def test_missing_brokers_name_the_package(tmp_path, monkeypatch, kind, remedy):
+    monkeypatch.setattr(broker_module, "_mosquitto", lambda: None)
+    monkeypatch.setattr(broker_module, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=remedy):
+        start_broker(kind, tmp_path)
+
+
+def test_auto_falls_back_to_iotcore(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker_module, "_mosquitto", lambda: None)
+    with start_broker("auto", tmp_path) as broker:
+        assert broker.kind == "iotcore"
+
+
+def test_auto_prefers_mosquitto(tmp_path, mosquitto):
+    mosquitto()
+    with start_broker("auto", tmp_path) as broker:
+        assert broker.kind == "mosquitto"
+
+
+def test_a_named_port_is_used(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with start_broker("iotcore", tmp_path, port) as broker:
+        assert broker.url == f"mqtt://127.0.0.1:{port}"
+        assert broker.log.parent.samefile(tmp_path)

@@ -1,0 +1,73 @@
+"""What the README tells a reader to type or to open is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import available
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+PROGRAMS = {
+    ".venv/bin/bitfleet": "coordinator",
+    ".venv/bin/bitfleet-agent": "edge_agent",
+    "scripts/demo": "coordinator",
+}
+
+
+def commands() -> list[list[str]]:
+    """Returns the README's command lines, split: those in blocks and those in running text."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).splitlines()
+    inline = [line for line in re.findall(r"`([^`\n]+)`", TEXT) if line.startswith(("scripts/", ".venv/", ".ci/"))]
+    return [words for line in (*blocks, *inline) if (words := shlex.split(line, comments=True))]
+
+
+@cache
+def help_of(*words: str) -> str:
+    """Returns what `python -m ... --help` prints."""
+    command = [sys.executable, "-m", *words, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_are_commands():
+    assert ["scripts/demo"] in commands()
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_command(words):
+    program = words[0]
+    if program in PROGRAMS:
+        subcommand = ["demo"] if program == "scripts/demo" else [word for word in words[1:] if word[0] != "-"][:1]
+        shown = help_of(PROGRAMS[program], *subcommand)
+        assert all(word in shown for word in words[1:] if word.startswith("--"))
+    else:
+        assert os.access(ROOT / program, os.X_OK), f"{program} cannot be run"
+    if program == "scripts/bench" and len(words) > 1:
+        assert words[1] in available()
+
+
+@pytest.mark.parametrize(("program", "named"), re.findall(r"(\S+) --help +# on the \w+: (.+)", TEXT))
+def test_subcommands_named_in_comments(program, named):
+    assert set(named.split(", ")) <= set(re.findall(r"[\w-]+", help_of(PROGRAMS[program])))
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", TEXT))))
+def test_link(target):
+    assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").iterdir()), ids=lambda path: path.name)
+def test_script_is_bash_that_parses_and_says_what_it_does(script):
+    assert script.read_text().startswith("#!/usr/bin/env bash\n# ")
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0

@@ -1,0 +1,65 @@
+"""One small case of every message; `golden` holds its bytes, and docs/wire.md shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from wire.frame import Kind, encode_frame
+from wire.messages.blob import Downlink, delta_blob, snapshot_blob
+from wire.messages.plan import RoundPlan, TrainSettings, encode_plan
+from wire.messages.reports import Ask, DeviceState, Receipt, encode_ask, encode_receipt, encode_state
+from wire.messages.update import Update, UpdateHeader, encode_update
+from wire.params import Params, params_digest
+from wire.pieces.chunks import encode_chunk
+from wire.spec import ModelSpec, TensorSpec, spec_digest
+
+SPEC = ModelSpec("tiny", (3,), 4, 5, (TensorSpec("w", (3, 4), 0.0, 0.5), TensorSpec("b", (4,), 0.25)))
+ZERO: Params = {"w": np.zeros((3, 4), np.float32), "b": np.zeros(4, np.float32)}
+HELD: Params = {"w": np.arange(-6, 6, dtype=np.float32).reshape(3, 4) / 8, "b": np.full(4, 0.25, np.float32)}
+STEP: Params = {"w": np.linspace(-1, 1, 12).astype(np.float32).reshape(3, 4), "b": np.float32([0, 0.5, -0.5, 2])}
+WANTED: Params = {name: HELD[name] + STEP[name] for name in HELD}
+SNAPSHOT_REF, SNAPSHOT = snapshot_blob(HELD, SPEC)
+DOWN = Downlink(({"stage": "levels", "levels": 3},), "tensor")
+DELTA_REF, DELTA, REACHED = delta_blob(WANTED, HELD, SPEC, DOWN, (7, "down"))
+PLAN = RoundPlan(
+    run="run-1",
+    round=2,
+    seed=7,
+    base=params_digest(HELD),
+    initial=params_digest(ZERO),
+    spec=spec_digest(SPEC),
+    spec_bytes=400,
+    blobs=(SNAPSHOT_REF,),
+    train=TrainSettings("digits"),
+    deadline_s=60.0,
+    stages=({"stage": "topk", "share": 0.25}, {"stage": "levels", "levels": 7}),
+)
+HEADER = UpdateHeader("run-1", 2, "pi-4", params_digest(HELD), "delta", 100, {"loss_after": 0.5, "seconds": 1.25})
+UPDATE = Update(HEADER, STEP)
+STATE = DeviceState("training", 3, "run-1", 2)
+ASK = Ask("blob", SNAPSHOT_REF.digest, total=SNAPSHOT_REF.size, spans=((0, 16), (32, 48)))
+RECEIPT = Receipt(SNAPSHOT_REF.digest, "run-1", 2, "missing", spans=((0, 1024),), next_checkin_s=2.5)
+
+
+def plan_with(stages: list[dict[str, object]], scope: str = "update") -> RoundPlan:
+    return replace(PLAN, stages=tuple(stages), scope=scope)
+
+
+def update_bytes(stages: list[dict[str, object]] | None = None, scope: str = "update") -> bytes:
+    return encode_update(UPDATE, PLAN if stages is None else plan_with(stages, scope), SPEC)
+
+
+MADE: dict[str, Callable[[], bytes]] = {
+    "frame": lambda: encode_frame(Kind.JOB, {"b": [1, 2.5, "é"], "a": None}, b"\x01\x02\x03"),
+    "plan": lambda: encode_plan(PLAN),
+    "update": update_bytes,
+    "snapshot": lambda: snapshot_blob(HELD, SPEC)[1],
+    "delta": lambda: delta_blob(WANTED, HELD, SPEC, DOWN, (7, "down"))[1],
+    "state": lambda: encode_state(STATE),
+    "ask": lambda: encode_ask(ASK),
+    "receipt": lambda: encode_receipt(RECEIPT),
+    "piece": lambda: encode_chunk(SNAPSHOT_REF.digest, SNAPSHOT_REF.size, 32, SNAPSHOT[32:48]),
+}

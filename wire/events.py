@@ -1,0 +1,22 @@
+"""One line a log event: key=value pairs on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+__all__ = ["Log", "log_event"]
+
+Log = Callable[..., None]
+
+
+def log_event(event: str, **values: object) -> None:
+    """Writes one line, with the time of day."""
+    pairs = " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
+    print(f"{time.strftime('%H:%M:%S')} event={event} {pairs}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return repr(text) if " " in text or not text else text

@@ -1,0 +1,129 @@
+"""A child process that is spoken to in frames over its standard input and output.
+
+The parent never blocks: it watches `Child.fd` and calls `Child.read`. The child dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from wire.errors import StateError, WireError
+from wire.frame import Frame, Kind, decode_frame, encode_frame
+
+__all__ = ["Child", "die_with_parent", "serve_pipe"]
+
+_LENGTHS = struct.Struct("<8xIQ")
+_PREFIX_BYTES, _CRC_BYTES = _LENGTHS.size, 4
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Child:
+    """A running `python -m MODULE`."""
+
+    process: subprocess.Popen[bytes]
+    _buffer: bytearray = field(default_factory=bytearray)
+
+    @classmethod
+    def start(cls, module: str, environment: Mapping[str, str] | None = None) -> Child:
+        """Starts the module in a new Python."""
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, "-m", module], stdin=pipe, stdout=pipe, env={**os.environ, **(environment or {})}
+        )
+        return cls(process)
+
+    @property
+    def fd(self) -> int:
+        """Returns the file descriptor that is readable when there is something to `read`."""
+        return int(_stream(self.process.stdout).fileno())
+
+    def send(self, kind: Kind, header: Mapping[str, Any], payload: bytes = b"") -> None:
+        """Hands a frame over; raises StateError if the child is gone."""
+        try:
+            stream = _stream(self.process.stdin)
+            stream.write(encode_frame(kind, header, payload))
+            stream.flush()
+        except (BrokenPipeError, ValueError) as exc:
+            raise StateError(f"the child process {self.process.pid} is gone: {self.ending()}") from exc
+
+    def read(self, kind: Kind) -> Frame | None:
+        """Returns the next frame if it is whole by now; never waits. See `ended`."""
+        if select.select([self.fd], [], [], 0)[0]:
+            self._buffer += os.read(self.fd, 1 << 16)
+        if len(self._buffer) < _PREFIX_BYTES:
+            return None
+        header_bytes, payload_bytes = _LENGTHS.unpack_from(self._buffer)
+        size = _PREFIX_BYTES + header_bytes + payload_bytes + _CRC_BYTES
+        if len(self._buffer) < size:
+            return None
+        whole, self._buffer = bytes(self._buffer[:size]), self._buffer[size:]
+        return decode_frame(whole, kind)
+
+    @property
+    def ended(self) -> bool:
+        """Tells whether the process has ended."""
+        return self.process.poll() is not None
+
+    def ending(self) -> str:
+        """Returns in words how the process ended."""
+        code = self.process.poll()
+        if code is None:
+            return "still running"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    def stop(self) -> None:
+        """Kills the process and waits for it."""
+        if not self.ended:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream and not stream.closed:
+                _close(stream)
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent ends; ends at once if that has happened already."""
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def serve_pipe(kind: Kind) -> Iterator[tuple[Frame, BinaryIO]]:
+    """Yields each frame that the parent sends, and the stream for the answer, until the parent closes the pipe.
+
+    Standard output is moved out of the way first: what the work prints goes to standard error.
+    """
+    die_with_parent()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    requests = sys.stdin.buffer
+    while head := requests.read(_PREFIX_BYTES):
+        if len(head) < _PREFIX_BYTES:
+            raise WireError("the parent closed the pipe within a frame")
+        header_bytes, payload_bytes = _LENGTHS.unpack(head)
+        yield decode_frame(head + requests.read(header_bytes + payload_bytes + _CRC_BYTES), kind), answers
+
+
+def _stream(stream: Any) -> Any:
+    if stream is None:
+        raise StateError("a child process without pipes")
+    return stream
+
+
+def _close(stream: Any) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        return

@@ -1,0 +1,90 @@
+"""Reads settings from TOML into frozen dataclasses. An unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from wire.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["parse_setting", "read_toml", "settings_from"]
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Returns the table in a TOML file."""
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text())
+        return table
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is not TOML: {exc}") from exc
+
+
+def parse_setting(text: str) -> tuple[list[str], Any]:
+    """Returns the key and the value of KEY=VALUE; a value that is not TOML is taken as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"setting {text!r}", remedy="write it as key=value, for example rounds=20")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    return key.strip().split("."), parsed
+
+
+def settings_from(cls: type[T], table: Mapping[str, Any], place: str) -> T:
+    """Returns a dataclass filled from a table; `place` names the file or section in errors."""
+    hints = get_type_hints(cls)
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise ConfigError(f"{place}: unknown key {key!r}", remedy=remedy)
+    for name, item in known.items():
+        if name not in table and item.default is MISSING and item.default_factory is MISSING:
+            raise ConfigError(f"{place}: key {name!r} is missing")
+    return cls(**{key: _value(hints[key], value, f"{place}: {key}") for key, value in table.items()})
+
+
+def _value(kind: Any, value: Any, place: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return _value(next(part for part in get_args(kind) if part is not type(None)), value, place)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return settings_from(kind, _expect(value, dict, place, "a table"), place)
+    if origin is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_value(inner, item, place) for item in _expect(value, list, place, "a list"))
+    if origin is not None:
+        return _expect(value, dict, place, "a table")
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is Path:
+        return Path(_expect(value, str, place, "a path")).expanduser()
+    if isinstance(kind, type) and (type(value) is not kind):
+        raise ConfigError(f"{place} = {value!r} is not {_named(kind)}")
+    return value
+
+
+def _expect(value: Any, kind: type[T], place: str, name: str) -> T:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{place} = {value!r} is not {name}")
+    return value
+
+
+def _named(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, kind.__name__)
