@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from coordinator import commands
+from coordinator.front import commands
 from wire.errors import BitfleetError
 
 __all__ = ["main"]

@@ -11,7 +11,7 @@ from coordinator.federation import Federation
 from coordinator.home import Home, open_home
 from coordinator.learning.evaluator import ChildEvaluator
 from coordinator.recipe import Recipe
-from coordinator.report import write_report
+from coordinator.front.report import write_report
 from wire.events import log_event
 from wire.link import Link
 from wire.messages.reports import DeviceState, encode_state

@@ -131,16 +131,16 @@ def test_wake_descriptor_ends_the_wait(broker, client):
     started_s = monotonic()
     timer = threading.Timer(0.2, os.write, (writing, b"x"))
     timer.start()
-    assert idle.receive(3600, [reading]) is None
+    assert idle.receive(60, [reading]) is None
     broker.kill()
     wait_for(idle, Down)
     slow = client(broker, "slow", up=False, backoff=Backoff(base_s=3600, cap_s=3600), uniform=lambda: 1.0)
     assert isinstance(slow.receive(60, [reading]), Down)
-    assert slow.receive(3600, [reading]) is None
+    assert slow.receive(60, [reading]) is None
     timer.join()
     os.close(reading)
     os.close(writing)
-    assert monotonic() - started_s < 600  # not a figure: the waits alone would have taken hours
+    assert monotonic() - started_s < 60  # not a figure: one wait that is not ended takes this long
 
 
 def test_wait_without_anything_returns_none(broker, client):

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from tests.papers import LOCAL, Papers
 from tests.waiting import WAIT_S, settled, wait_for
-from wire.link import parse_link
+from wire.link import Link, parse_link, tls_context
 from wire.transport import Down, Message, Up
 
 
@@ -84,3 +84,9 @@ def test_damaged_tls_files_are_a_down_with_the_reason(client, tmp_path):
     (tmp_path / "ca.crt").write_text("this is no certificate")
     link = parse_link("mqtts://127.0.0.1:1", ca_file=tmp_path / "ca.crt")
     assert "ca.crt" in wait_for(client(link, "caller", up=False), Down).reason
+
+
+def test_tls_is_recent_and_checks_the_name():
+    context = tls_context(Link("host", 8883, tls=True))
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.broker import start_broker
-from coordinator.demo import DemoOptions, run_demo
+from coordinator.front.demo import DemoOptions, run_demo
 from coordinator.recipe import Recipe, load_recipe
-from coordinator.report import figures_of
+from coordinator.front.report import figures_of
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import last_round
 from coordinator.service import Serving, serve
