@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator.rounds.accept import RoundView, check_update, most_update_bytes
+from coordinator.rounds.accept import CONTENT_CODES, RoundView, check_update
 from coordinator.rounds.book import Counted
 from coordinator.rounds.intake import Intake
 from coordinator.rounds.phases import Phase
@@ -104,13 +104,14 @@ class Desk:
         self._answer(device, receipt)
 
     def _piece(self, device: str, payload: bytes) -> None:
-        office, plan = self.office, self.office.plan
-        most = most_update_bytes(plan, office.planner.spec) if plan else 1 << 20
+        office, most = self.office, self.office.planner.most_update_bytes
         chunk = decode_chunk(payload, most)
         receipt = office.book.settled(device, chunk.digest)
         if receipt is not None:
             self._answer(device, receipt)
             return
+        if office.planner.recipe.devices.late == "fold" and not self._collecting:
+            return  # it may be a late update that the next round takes: the device will ask again
         whole = self.intake.take(device, chunk)
         if whole is not None:
             try:
@@ -155,11 +156,14 @@ class Desk:
             max_examples=office.planner.recipe.devices.max_examples,
         )
 
+    @property
+    def _collecting(self) -> bool:
+        return self.office.row is not None and self.office.row.phase is Phase.REPORTING
+
     def _takes(self, run: str, number: int) -> bool:
-        row = self.office.row
-        if row is None or run != self.office.run or row.phase is not Phase.REPORTING:
+        if run != self.office.run or not self._collecting:
             return False
-        return number == row.number or self._late_welcome(number)
+        return number == self._round or self._late_welcome(number)
 
     def _waits(self, run: str, number: int) -> bool:
         """Tells whether a late update may still be taken by the next round that collects."""
@@ -174,6 +178,8 @@ class Desk:
         self.refusals[self._round, device] += 1
         with office.database.change():
             office.book.refuse(number, device, digest, exc.code, exc.message)
+            if exc.code in CONTENT_CODES and office.book.outcomes(self._round).get(device) == "":
+                office.book.disregard(self._round, device)
             if self.refusals[self._round, device] == _MOST_REFUSALS:
                 office.database.note("quarantined", office.run, self._round, device, refusals=_MOST_REFUSALS)
         log_event("refused", device=device, round=number, code=exc.code, reason=exc.message)

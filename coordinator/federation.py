@@ -58,6 +58,7 @@ class Federation:
     flying: set[int] = field(default_factory=set)
     folding: Iterator[None] | None = None
     evaluating: bool = False
+    counted_at: int = -1
 
     def __post_init__(self) -> None:
         self.library = Library(self.planner.folder / "blobs")
@@ -203,13 +204,17 @@ class Federation:
 
     def _collect(self, row: RoundRow, now_s: float) -> None:
         want = self.planner.recipe.devices
-        outcomes = Counter(self.book.outcomes(row.number).values())
         due = now_s - self.since_s >= want.deadline_s
+        if self.counted_at == self.database.link.total_changes and not due:
+            return
+        self.counted_at = self.database.link.total_changes
+        outcomes = Counter(self.book.outcomes(row.number).values())
         if outcomes["accepted"] < want.goal and outcomes[""] and not due:
             return
         needed = max(1, math.ceil(want.quorum * want.goal))
         if outcomes["accepted"] < needed:
-            self._abandon(row, f"{outcomes['accepted']} of {needed} updates ({outcomes['declined']} declined)")
+            said = f"{outcomes['declined']} declined, {outcomes['refused']} refused, {outcomes['']} silent"
+            self._abandon(row, f"{outcomes['accepted']} of {needed} updates, {said}")
             return
         self._withdraw(row)
         with self.database.change():

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.federation import Federation
+from coordinator.front.report import write_report
 from coordinator.home import Home, open_home
 from coordinator.learning.evaluator import ChildEvaluator
 from coordinator.recipe import Recipe
-from coordinator.front.report import write_report
 from wire.events import log_event
 from wire.link import Link
 from wire.messages.reports import DeviceState, encode_state

@@ -51,7 +51,6 @@ class Agent:
     work: Work | None = None
     online: bool = False
     payload_bytes: int = 64 * 1024
-    coordinator_session: int = -1
     said: DeviceState | None = None
     changed_s: float = 0.0
     trouble: tuple[str, str] = ("", "")
@@ -111,14 +110,11 @@ class Agent:
             any(upload.unsent(event.token, now_s) for upload in self.uploads.values())
 
     def _greet(self, event: Up) -> None:
-        """A new link: everything retained is published again, everything open is asked for again."""
+        """A new link: what is retained is published again; what is open is asked for when the coordinator is seen."""
         self.online, self.said, self.payload_bytes = True, None, event.payload_bytes
         self.transport.subscribe(self._topic("plan"), self._topic("rcpt"), self.topics.coordinator)
         self.transport.publish(self._topic("info"), device_info(self.config), retain=True)
         self._say(self.clock())
-        for upload in self.uploads.values():
-            self._ask(upload.question(self.clock()))
-        self._fetch_more(self.clock())
         log_event("link-up", payload_bytes=event.payload_bytes)
 
     def _read(self, message: Message, now_s: float) -> None:
@@ -142,12 +138,13 @@ class Agent:
         return frame
 
     def _notice(self, state: DeviceState) -> None:
-        """The coordinator came back: it may have lost pieces, so it is asked."""
-        if state.state == "ready" and state.session != self.coordinator_session:
-            known, self.coordinator_session = self.coordinator_session, state.session
-            if known >= 0:
-                for upload in self.uploads.values():
-                    self._ask(upload.question(self.clock()))
+        """The coordinator is there, or there again: it may have lost pieces and states, so it is told and asked."""
+        if state.state != "ready":
+            return
+        self.said = None
+        for upload in self.uploads.values():
+            self._ask(upload.question(self.clock()))
+        self._fetch_more(self.clock())
 
     def _invite(self, payload: bytes, now_s: float) -> None:
         if not payload:

@@ -38,6 +38,7 @@ SIGNATURE_BYTES = 64
 _MAGIC = b"BFLT"
 _PREFIX = struct.Struct("<4sBBHIQ")
 _CRC = struct.Struct("<I")
+FRAME_BYTES = _PREFIX.size + _CRC.size
 _SIGNED = 1
 
 

@@ -51,7 +51,7 @@ class Progress:
         """Returns the devices as a table."""
         title = f"{self.recipe.name} on {self.recipe.task}, {self.broker}: round {max(0, self.round) + 1}"
         table = Table(title=f"{title} of {self.recipe.rounds}, {self.phase}", title_justify="left")
-        for name in ("device", "state", "round", "loss before", "loss after", "update bytes", "seconds", "peak MB"):
+        for name in ("device", "state", "round", "loss", "after", "bytes", "seconds", "peak MB"):
             table.add_column(name, justify="left" if name in ("device", "state") else "right")
         for name in sorted(self.devices):
             table.add_row(name, *(self.devices[name].get(column, "") for column in _COLUMNS))
@@ -60,7 +60,7 @@ class Progress:
     def _new(self, database: Database) -> list[Mapping[str, Any]]:
         row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
         lines = [line for line in database.ledger(row["run"]) if line["seq"] > self.seen] if row else []
-        for device in database.rows("SELECT device, state FROM devices"):
+        for device in database.rows("SELECT device, state FROM devices WHERE state IN ('lost', 'disconnected')"):
             self.devices.setdefault(device["device"], {})["state"] = device["state"]
         self.seen = lines[-1]["seq"] if lines else self.seen
         return lines
@@ -68,13 +68,15 @@ class Progress:
     def _take(self, line: Mapping[str, Any]) -> str | None:
         if line["event"] == "phase":
             self.round, self.phase = line["round"], line["phase"]
+            for device in line.get("devices", ()):
+                self.devices.setdefault(device, {})["state"] = "invited"
             if self.phase == "abandoned":
                 return f"round {self.round + 1}: abandoned, {line['reason']}"
             return self._summary(line["round"]) if self.phase == "published" else None
         if line["event"] == "evaluated":
             self.evaluated[line["round"]] = line
-        if line["event"] == "accepted":
-            self.devices.setdefault(line["device"], {}).update(_cells(line))
+        if line["event"] in ("accepted", "declined", "refused"):
+            self.devices.setdefault(line["device"], {}).update(_cells(line), state=line["event"])
         return None
 
     def _summary(self, number: int) -> str:
@@ -115,8 +117,10 @@ def _watch_plainly(progress: Progress, process: subprocess.Popen[bytes], console
 
 
 def _cells(line: Mapping[str, Any]) -> dict[str, str]:
-    metrics = line["metrics"]
-    cells = {"round": str(line["round"] + 1), "bytes": f"{line['bytes']:,}"}
+    cells = {"round": str(line["round"] + 1)}
+    metrics = line.get("metrics", {})
+    if "bytes" in line:
+        cells["bytes"] = f"{line['bytes']:,}"
     for name in ("loss_before", "loss_after"):
         if name in metrics:
             cells[name] = f"{metrics[name]:.4f}"

@@ -18,13 +18,18 @@ from dataclasses import dataclass
 from wire.errors import BitfleetError, Refused
 from wire.frame import Frame, Kind, decode_frame, peek_header
 from wire.messages.plan import RoundPlan
-from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader, decode_update, read_header, update_codec
+from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader, decode_update, read_header
 from wire.params import Params
 from wire.spec import ModelSpec
 
-__all__ = ["RoundView", "check_update", "decode_accepted", "most_update_bytes"]
+__all__ = ["CONTENT_CODES", "RoundView", "check_update", "decode_accepted"]
 
-_FRAME_BYTES = 24
+CONTENT_CODES = frozenset(
+    f"E-{name}"
+    for name in "BASE KIND TENSORS SHAPE LEVELS SCALE INDEX NONFINITE EXAMPLES".split()
+)
+"""Codes of updates that came from an invited device, for the open round, and are wrong in themselves."""
+
 _GROWTH = 10
 
 
@@ -38,11 +43,6 @@ class RoundView:
     invited: bool
     usual: int | None
     max_examples: int
-
-
-def most_update_bytes(plan: RoundPlan, spec: ModelSpec) -> int:
-    """Returns a limit that no right update exceeds."""
-    return update_codec(plan, spec).most_bytes + MAX_HEADER_BYTES + _FRAME_BYTES
 
 
 def check_update(data: bytes, device: str, most_bytes: int, look: Callable[[str, int], RoundView | None]) -> UpdateHeader:

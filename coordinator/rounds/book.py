@@ -61,6 +61,10 @@ class Book:
         )
         self.database.note("refused", self.run, number, device, digest=digest, code=code, reason=reason)
 
+    def disregard(self, number: int, device: str) -> None:
+        """Enters that a round need not wait for a device whose update was wrong; a right one is still taken."""
+        self._settle(number, device, "refused")
+
     def decline(self, number: int, device: str, code: str, reason: str) -> None:
         """Enters that a device does not take part."""
         self._settle(number, device, "declined")

@@ -22,8 +22,11 @@ from models.tasks import task
 from wire.errors import StateError
 from wire.messages.blob import Downlink, delta_blob, digest_bytes, snapshot_blob
 from wire.messages.plan import BlobRef, Envelope, RoundPlan, TrainSettings, encode_plan
+from wire.messages.update import MAX_HEADER_BYTES
 from wire.params import Params, delta, params_digest
 from wire.pieces.assembly import write_whole
+from wire.frame import FRAME_BYTES
+from wire.stages.tensors import Codec
 from wire.spec import ModelSpec, canonical_json, spec_digest
 
 __all__ = ["Planner"]
@@ -66,6 +69,12 @@ class Planner:
     def spec_bytes(self) -> bytes:
         """Returns the spec as devices fetch it."""
         return canonical_json(self.spec.to_json())
+
+    @property
+    def most_update_bytes(self) -> int:
+        """Returns a limit that no right update of this run exceeds."""
+        up = self.recipe.uplink
+        return Codec.of(self.spec.trainable, up.stages, up.scope).most_bytes + MAX_HEADER_BYTES + FRAME_BYTES
 
     @property
     def blob_digests(self) -> set[str]:

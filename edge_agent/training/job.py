@@ -137,4 +137,4 @@ def _trained(job: Job, spec: ModelSpec, base: Params) -> tuple[Params, int, dict
     torch.set_num_threads(job.threads)
     found = fit(base, spec, local_data(job.data, spec), plan.train, key)
     losses = {"loss_before": found.loss_before, "loss_after": found.loss_after}
-    return found.params, found.examples, {name: value for name, value in losses.items() if value is not None}
+    return found.params, found.examples, {name: round(value, 6) for name, value in losses.items() if value is not None}

@@ -93,8 +93,10 @@ def _scale(x: Array, norm: str) -> float:
 
 def _at_least(size: float) -> np.float32:
     near = np.float32(size)
-    above: np.float32 = np.nextafter(near, np.float32(np.inf))
-    return near if float(near) >= size else above
+    if float(near) >= size:
+        return near
+    above = np.nextafter(near, np.float32(np.inf))  # of the largest float32 this would warn
+    return np.float32(above)
 
 
 def _symbol_type(levels: int) -> type[np.uint8] | type[np.uint32]:
