@@ -16,6 +16,7 @@ from coordinator.learning.evaluator import Evaluator
 from coordinator.recipe import Recipe, recipe_from_json
 from coordinator.rounds.phases import Phase
 from coordinator.rounds.planner import Planner
+from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
 from coordinator.state.registry import Registry
 from wire.errors import StateError
@@ -72,9 +73,8 @@ class Home:
         registry = Registry(self.database)
         registry.recall()
         sign = signer(self.folder / _KEY)
-        return Federation(
-            run, planner, self.database, registry, transport, Topics(fleet), evaluator, clock, sign
-        )  # fmt: skip
+        state = RunState(run, planner, self.database, registry, transport, Topics(fleet), clock, sign)
+        return Federation(state, evaluator)
 
     def _last_state(self, run: str) -> int | None:
         """Returns the newest round whose state is saved and booked."""

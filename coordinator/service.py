@@ -50,7 +50,7 @@ def serve(
                 if watch:
                     watch(federation)
             _settle(federation)
-            write_report(home.database, name, home.run_folder(name), federation.planner)
+            write_report(home.database, name, home.run_folder(name), federation.state.planner)
         finally:
             evaluator.stop()
             farewell = encode_state(DeviceState("disconnected", home.session))

@@ -82,5 +82,5 @@ class MemoryFleet:
         while not self.federation.over:
             self.turn()
             if time.monotonic() > ends_s:
-                raise TimeoutError(f"round {self.federation.row}")
-        return self.federation.planner.model_digest
+                raise TimeoutError(f"round {self.federation.state.row}")
+        return self.federation.state.planner.model_digest

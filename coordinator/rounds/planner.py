@@ -126,12 +126,6 @@ class Planner:
         self._take(self._next_state(row, mean.result()))
         save_state(self.checkpoint(row.number), self.state, self.spec)
 
-    def new_blobs(self) -> Iterator[tuple[str, bytes]]:
-        """Yields the blobs that are not kept elsewhere: a snapshot of what the devices hold, if it is not the start."""
-        if self.base != self.initial_digest:
-            ref, data = snapshot_blob(self.state.held, self.spec)
-            yield ref.digest, data
-
     def tidy(self, number: int) -> None:
         """Deletes the journal and the checkpoints that no restart needs any more."""
         keep = {self.checkpoint(name).name for name in (_START, number, number - 1)}

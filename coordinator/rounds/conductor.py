@@ -1,0 +1,181 @@
+"""Moves a round through its phases, one small step at a time. Whatever must survive is booked before anyone is told."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.learning.evaluator import Evaluator
+from coordinator.rounds.phases import Phase, RoundRow, advance, begin_round
+from coordinator.run_state import RunState
+from models.tasks import task
+from wire.bits import Bits
+from wire.events import log_event
+
+__all__ = ["Conductor"]
+
+
+@dataclass
+class Conductor:
+    """The steps of one run's rounds. `since_s` is when the present phase began, for this process."""
+
+    state: RunState
+    evaluator: Evaluator
+    since_s: float
+    folding: Iterator[None] | None = None
+    evaluating: bool = False
+    seen_changes: int = -1
+
+    def proceed(self, now_s: float) -> None:
+        """Moves on as far as it goes without waiting."""
+        state = self.state
+        while not state.over:
+            before = state.row
+            if before is None or before.over:
+                self._open_or_end()
+            else:
+                _STEPS[before.phase](self, before, now_s)
+            if state.row is before:
+                return
+            self.since_s, self.seen_changes = now_s, -1
+
+    def due_s(self, now_s: float) -> float | None:
+        """Returns in how many seconds `proceed` has something to do by itself, or None."""
+        phase = self.state.row.phase if self.state.row else None
+        want, spent = self.state.planner.recipe.devices, now_s - self.since_s
+        if self.folding is not None:
+            return 0.0
+        waits = {Phase.SELECTION: want.selection_timeout_s, Phase.REPORTING: want.deadline_s}
+        return max(0.0, waits[phase] - spent) if phase in waits else None
+
+    def _open_or_end(self) -> None:
+        state, most = self.state, self.state.planner.recipe.devices.max_abandoned
+        rows = state.database.rows("SELECT state FROM rounds WHERE run = ? ORDER BY round DESC", state.run)
+        phases = [row["state"] for row in rows]
+        if phases[:most] == [Phase.ABANDONED.value] * most:
+            self._end("stopped", f"{most} rounds in a row were abandoned")
+        elif phases.count(Phase.PUBLISHED.value) >= state.planner.recipe.rounds:
+            self._end("done", "")
+        else:
+            with state.database.change():
+                state.row = begin_round(state.database, state.run, len(phases), state.planner.base)
+            log_event("round", number=state.number, phase="selection", base=state.planner.base[:12])
+
+    def _end(self, status: str, reason: str) -> None:
+        state, model = self.state, self.state.planner.model_digest
+        with state.database.change():
+            state.database.write("UPDATE runs SET status = ?, reason = ? WHERE run = ?", status, reason, state.run)
+            state.database.note("run", state.run, status=status, reason=reason, model=model)
+            state.registry.save()
+        state.over = True
+        log_event("run", status=status, model=model[:12], reason=reason or "none")
+
+    def _select(self, row: RoundRow, now_s: float) -> None:
+        state, recipe = self.state, self.state.planner.recipe
+        want = recipe.devices
+        eligible = state.registry.eligible(recipe.task)
+        waited = now_s - self.since_s >= want.selection_timeout_s
+        if len(eligible) < want.goal and not waited:
+            return
+        if len(eligible) < self._quorum:
+            self._abandon(row, f"{len(eligible)} devices within {want.selection_timeout_s:.0f} s, too few for a quorum")
+            return
+        order = Bits.of(recipe.seed, "select", row.number).permutation(len(eligible))
+        chosen = sorted(eligible[at] for at in order[: math.ceil(want.over * want.goal)])
+        with state.database.change():
+            state.book.invite(row, chosen)
+            state.row = advance(state.database, row, Phase.CONFIGURATION, devices=chosen, eligible=len(eligible))
+            state.registry.save()
+
+    def _configure(self, row: RoundRow, now_s: float) -> None:
+        state = self.state
+        plan = state.planner.plan(row, state.sign)
+        with state.database.change():
+            state.row = advance(state.database, row, Phase.REPORTING, plan=plan, plan_bytes=len(plan))
+        state.invite()
+        log_event("round", number=row.number, phase="reporting")
+
+    def _collect(self, row: RoundRow, now_s: float) -> None:
+        state, want = self.state, self.state.planner.recipe.devices
+        due = now_s - self.since_s >= want.deadline_s
+        changes = state.database.link.total_changes
+        if changes == self.seen_changes and not due:
+            return
+        self.seen_changes = changes
+        outcomes = Counter(state.book.outcomes(row.number).values())
+        accepted, silent = outcomes["accepted"], outcomes[""]
+        if accepted < want.goal and silent and not due:
+            return
+        if accepted < self._quorum:
+            said = f"{outcomes['declined']} declined, {outcomes['refused']} refused, {silent} silent"
+            self._abandon(row, f"{accepted} of {self._quorum} updates, {said}")
+            return
+        state.withdraw()
+        with state.database.change():
+            state.row = advance(state.database, row, Phase.AGGREGATION, reported=accepted, missing=silent)
+
+    @property
+    def _quorum(self) -> int:
+        want = self.state.planner.recipe.devices
+        return max(1, math.ceil(want.quorum * want.goal))
+
+    def _abandon(self, row: RoundRow, reason: str) -> None:
+        state = self.state
+        state.withdraw()
+        with state.database.change():
+            state.book.give_up(row.number, "E-ROUND-ABANDONED", reason)
+            state.book.traffic(row.number, *state.accounts.take())
+            state.row = advance(state.database, row, Phase.ABANDONED, reason=reason)
+            state.registry.save()
+        log_event("round", number=row.number, phase="abandoned", reason=reason)
+
+    def _aggregate(self, row: RoundRow, now_s: float) -> None:
+        """Folds one update a step, so that the link stays alive however many there are."""
+        state = self.state
+        counted = state.book.counted(row.number)
+        if self.folding is None:
+            self.folding = state.planner.fold(row, counted, state.plan_of)
+        if next(self.folding, self) is not self:
+            return
+        self.folding = None
+        updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in counted]
+        with state.database.change():
+            state.row = advance(
+                state.database, row, Phase.EVALUATION, model=state.planner.model_digest, updates=updates
+            )  # fmt: skip
+
+    def _evaluate(self, row: RoundRow, now_s: float) -> None:
+        planner = self.state.planner
+        if task(planner.recipe.task).metric is None:
+            self._publish(row, {})
+            return
+        if not self.evaluating:
+            self.evaluating = True
+            self.evaluator.start(planner.spec, planner.checkpoint(row.number), planner.recipe.task)
+        figures = self.evaluator.poll()
+        if figures is not None:
+            self.evaluating = False
+            self._publish(row, figures)
+
+    def _publish(self, row: RoundRow, figures: dict[str, Any]) -> None:
+        state, planner = self.state, self.state.planner
+        with state.database.change():
+            state.database.note("evaluated", state.run, row.number, **figures)
+            state.book.traffic(row.number, *state.accounts.take())
+            state.row = advance(state.database, row, Phase.PUBLISHED, model=planner.model_digest)
+            state.registry.save()
+        planner.tidy(row.number)
+        state.library.keep_only({planner.spec_digest, *planner.blob_digests})
+        log_event("round", number=row.number, phase="published", **figures)
+
+
+_STEPS: dict[Phase, Callable[[Conductor, RoundRow, float], None]] = {
+    Phase.SELECTION: Conductor._select,
+    Phase.CONFIGURATION: Conductor._configure,
+    Phase.REPORTING: Conductor._collect,
+    Phase.AGGREGATION: Conductor._aggregate,
+    Phase.EVALUATION: Conductor._evaluate,
+}

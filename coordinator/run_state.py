@@ -1,0 +1,86 @@
+"""The explicit state of one run: where it stands, its books, and its post. Desk, conductor and loop all work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from coordinator.accounts import Accounts
+from coordinator.library import Library
+from coordinator.rounds.book import Book
+from coordinator.rounds.phases import Phase, RoundRow, last_round
+from coordinator.rounds.planner import Planner
+from coordinator.state.database import Database
+from coordinator.state.registry import Registry
+from wire.messages.plan import RoundPlan, decode_plan
+from wire.topics import Topics
+from wire.transport import Transport
+
+__all__ = ["RunState"]
+
+
+@dataclass
+class RunState:
+    """One run over one transport. `clock` is monotonic; `row` is the newest round."""
+
+    run: str
+    planner: Planner
+    database: Database
+    registry: Registry
+    transport: Transport
+    topics: Topics
+    clock: Callable[[], float]
+    sign: Callable[[bytes], bytes] | None = None
+    row: RoundRow | None = None
+    over: bool = False
+    online: bool = False
+    accounts: Accounts = field(default_factory=Accounts)
+    library: Library = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.library = Library(self.planner.folder / "blobs")
+        self.row = last_round(self.database, self.run)
+
+    @property
+    def book(self) -> Book:
+        """Returns the run's book."""
+        return Book(self.database, self.run)
+
+    @property
+    def number(self) -> int:
+        """Returns the newest round's number; 0 before the first."""
+        return self.row.number if self.row else 0
+
+    @property
+    def collecting(self) -> bool:
+        """Tells whether the newest round takes updates."""
+        return self.row is not None and self.row.phase is Phase.REPORTING
+
+    def plan_of(self, number: int) -> RoundPlan | None:
+        """Returns a round's plan, or None."""
+        query = "SELECT plan FROM rounds WHERE run = ? AND round = ?"
+        found = self.database.row(query, self.run, number)
+        return decode_plan(found["plan"]) if found and found["plan"] else None
+
+    def say(self, device: str, leaf: str, payload: bytes, retain: bool = False) -> None:
+        """Publishes to a device and counts it; while the link is down nothing is said, and the device will ask."""
+        if self.online:
+            topic = self.topics.device(device, leaf)
+            self.accounts.sent(device, topic, len(payload))
+            self.transport.publish(topic, payload, retain=retain)
+
+    def invite(self) -> None:
+        """Publishes the open round's plan to every device that still owes an answer."""
+        if not self.collecting or self.row is None or self.row.plan is None:
+            return
+        for device, outcome in self.book.outcomes(self.row.number).items():
+            if not outcome:
+                self.say(device, "plan", self.row.plan, retain=True)
+
+    def withdraw(self) -> None:
+        """Tells the devices that are late to stop, unless late updates are welcome."""
+        if self.planner.recipe.devices.late == "fold":
+            return
+        for device, outcome in self.book.outcomes(self.number).items():
+            if not outcome:
+                self.say(device, "plan", b"", retain=True)
