@@ -63,7 +63,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Returns the address for `wire.link.parse_link`."""
+        """Returns the address for `wire.links.link.parse_link`."""
         return f"{'mqtts' if 'certfile' in self.settings else 'mqtt'}://127.0.0.1:{self.port}"
 
     @property

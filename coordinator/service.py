@@ -13,9 +13,9 @@ from coordinator.home import Home, open_home
 from coordinator.learning.evaluator import ChildEvaluator
 from coordinator.recipe import Recipe
 from wire.events import log_event
-from wire.link import Link
+from wire.links.link import Link
+from wire.links.mqtt import MqttTransport
 from wire.messages.reports import DeviceState, encode_state
-from wire.mqtt import MqttTransport
 from wire.topics import Topics
 from wire.transport import Message, Will
 

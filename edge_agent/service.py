@@ -21,9 +21,9 @@ from edge_agent.outbox import entries
 from edge_agent.standing import load_standing
 from edge_agent.worker import ChildWorker
 from wire.errors import StateError
-from wire.link import parse_link
+from wire.links.link import parse_link
+from wire.links.mqtt import MqttTransport
 from wire.messages.reports import DeviceState, encode_state
-from wire.mqtt import MqttTransport
 from wire.topics import Topics
 from wire.transport import Sent, Unsent, Up, Will
 

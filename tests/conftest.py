@@ -8,8 +8,8 @@ from coordinator.broker import start_broker
 from tests.relay import Relay
 from tests.waiting import wait_for
 from wire.errors import ConfigError
-from wire.link import Backoff, Link, parse_link
-from wire.mqtt import MqttTransport
+from wire.links.link import Backoff, Link, parse_link
+from wire.links.mqtt import MqttTransport
 from wire.transport import Up
 
 FAST = Backoff(base_s=0.02, cap_s=0.1)

@@ -102,7 +102,7 @@ def test_importing_a_package_is_light(package):
     assert not loaded_by(f"import {package}") & ({"torch", "onnx", "onnxruntime"} | others)
 
 
-@pytest.mark.parametrize("module", ["edge_agent.agent", "edge_agent.__main__", "wire.mqtt"])
+@pytest.mark.parametrize("module", ["edge_agent.agent", "edge_agent.__main__", "wire.links.mqtt"])
 def test_what_the_resident_loads(module):
     assert not loaded_by(f"import {module}") & {"torch", "numpy", "onnx", "onnxruntime", "coordinator", "export"}
 

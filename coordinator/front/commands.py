@@ -11,15 +11,15 @@ from typing import Any
 
 from coordinator.broker import start_broker
 from coordinator.front.demo import DemoOptions, run_demo
-from coordinator.recipe import Recipe, load_recipe
 from coordinator.front.report import figures_of
+from coordinator.recipe import Recipe, load_recipe
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import last_round
 from coordinator.service import Serving, serve
 from coordinator.state.database import Database, open_database
 from models.fetch import fetch_command
 from wire.errors import StateError
-from wire.link import parse_link
+from wire.links.link import parse_link
 
 __all__ = [
     "broker_command",

@@ -14,8 +14,8 @@ from typing import Any
 
 from coordinator.broker import Broker, start_broker
 from coordinator.front.live import Progress, watch_run
-from coordinator.recipe import Recipe
 from coordinator.front.report import figures_of
+from coordinator.recipe import Recipe
 from coordinator.state.database import open_database
 from models.fetch import cached, fetch
 from models.tasks import task

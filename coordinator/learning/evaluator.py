@@ -85,7 +85,7 @@ class ChildEvaluator:
 
     def _failed(self, reason: str) -> dict[str, Any] | None:
         self.stop()
-        if self.tries > 2:  # noqa: PLR2004 (see poll)
+        if self.tries > 2:
             return {"error": reason}
         self._send()
         return None

@@ -1,6 +1,6 @@
 """The streaming mean: one update at a time in canonical order, so memory does not grow with the number of devices.
 
-    mean = sum_k w_k x_k / sum_k w_k,   summed in float64 in the order of (device, round), rounded once to float32
+mean = sum_k w_k x_k / sum_k w_k,   summed in float64 in the order of (device, round), rounded once to float32
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ def server_step(model: Params, change: Mapping[str, Array], slots: Slots, settin
     return moved, after
 
 
-
 def _sgd(change: Array, memory: Params, settings: Server) -> tuple[Array, Params]:
     return change, memory
 

@@ -1,13 +1,13 @@
 """Whether an update may count. The checks run in one fixed order, and nothing is allocated from lengths it claims.
 
-    who       device = topic = header                             E-IDENTITY
-    size      no more than the plan's tensors can take            E-SIZE
-    frame     magic, lengths, CRC, protocol version, header       E-FRAME, E-CRC, E-VERSION
-    when      the round is open, the device was invited           E-ROUND-CLOSED, E-NOT-INVITED
-    base      trained from the model that the plan names          E-BASE, E-KIND
-    tensors   set, shapes, levels as planned; scales positive     E-TENSORS, E-SHAPE, E-LEVELS, E-SCALE
-              positions increasing and in range; values finite    E-INDEX, E-NONFINITE
-    examples  a plausible count                                   E-EXAMPLES
+who       device = topic = header                             E-IDENTITY
+size      no more than the plan's tensors can take            E-SIZE
+frame     magic, lengths, CRC, protocol version, header       E-FRAME, E-CRC, E-VERSION
+when      the round is open, the device was invited           E-ROUND-CLOSED, E-NOT-INVITED
+base      trained from the model that the plan names          E-BASE, E-KIND
+tensors   set, shapes, levels as planned; scales positive     E-TENSORS, E-SHAPE, E-LEVELS, E-SCALE
+          positions increasing and in range; values finite    E-INDEX, E-NONFINITE
+examples  a plausible count                                   E-EXAMPLES
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from wire.spec import ModelSpec
 __all__ = ["CONTENT_CODES", "RoundView", "check_update", "decode_accepted"]
 
 CONTENT_CODES = frozenset(
-    f"E-{name}"
-    for name in "BASE KIND TENSORS SHAPE LEVELS SCALE INDEX NONFINITE EXAMPLES".split()
+    f"E-{name}" for name in ["BASE", "KIND", "TENSORS", "SHAPE", "LEVELS", "SCALE", "INDEX", "NONFINITE", "EXAMPLES"]
 )
 """Codes of updates that came from an invited device, for the open round, and are wrong in themselves."""
 
@@ -45,7 +44,9 @@ class RoundView:
     max_examples: int
 
 
-def check_update(data: bytes, device: str, most_bytes: int, look: Callable[[str, int], RoundView | None]) -> UpdateHeader:
+def check_update(
+    data: bytes, device: str, most_bytes: int, look: Callable[[str, int], RoundView | None]
+) -> UpdateHeader:
     """Returns the header of an update that may count; raises Refused with the code of the first check that fails."""
     try:
         return _checked(data, device, most_bytes, look)

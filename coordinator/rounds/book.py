@@ -35,7 +35,9 @@ class Book:
     def invite(self, row: RoundRow, devices: list[str]) -> None:
         """Enters the invitations of a round."""
         for device in devices:
-            self.database.write("INSERT INTO invited (run, round, device) VALUES (?, ?, ?)", self.run, row.number, device)
+            self.database.write(
+                "INSERT INTO invited (run, round, device) VALUES (?, ?, ?)", self.run, row.number, device
+            )
 
     def outcomes(self, number: int) -> dict[str, str]:
         """Returns what became of each invitation: "" while it is open."""

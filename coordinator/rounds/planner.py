@@ -20,14 +20,14 @@ from models.archs import spec_of
 from models.init import initial
 from models.tasks import task
 from wire.errors import StateError
+from wire.frame import FRAME_BYTES
 from wire.messages.blob import Downlink, delta_blob, digest_bytes, snapshot_blob
 from wire.messages.plan import BlobRef, Envelope, RoundPlan, TrainSettings, encode_plan
 from wire.messages.update import MAX_HEADER_BYTES
 from wire.params import Params, delta, params_digest
 from wire.pieces.assembly import write_whole
-from wire.frame import FRAME_BYTES
-from wire.stages.tensors import Codec
 from wire.spec import ModelSpec, canonical_json, spec_digest
+from wire.stages.tensors import Codec
 
 __all__ = ["Planner"]
 
@@ -115,9 +115,7 @@ class Planner:
         )
         return encode_plan(plan, sign)
 
-    def fold(
-        self, row: RoundRow, counted: list[Counted], plan_of: Callable[[int], RoundPlan | None]
-    ) -> Iterator[None]:
+    def fold(self, row: RoundRow, counted: list[Counted], plan_of: Callable[[int], RoundPlan | None]) -> Iterator[None]:
         """Yields after each update; when it ends, the next state is saved and taken."""
         mean = Mean()
         for update in counted:

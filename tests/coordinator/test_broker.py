@@ -12,8 +12,8 @@ import pytest
 from coordinator import broker as broker_module
 from coordinator.broker import start_broker
 from wire.errors import ConfigError, TransportError
-from wire.link import parse_link
-from wire.mqtt import MqttTransport
+from wire.links.link import parse_link
+from wire.links.mqtt import MqttTransport
 from wire.transport import Up
 
 

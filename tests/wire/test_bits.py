@@ -69,7 +69,7 @@ def test_uniforms_are_the_halves_low_half_first(key, count):
 
 def test_uniforms_stay_in_range_and_spread():
     uniform = Bits(9).uniform(100_000).astype(np.float64)
-    assert 0 <= uniform.min() and uniform.max() < 1
+    assert uniform.min() >= 0 and uniform.max() < 1
     assert abs(uniform.mean() - 0.5) < 5 / np.sqrt(12 * 100_000)
     assert np.histogram(uniform, 10, (0, 1))[0].min() > 10_000 - 5 * 100
 

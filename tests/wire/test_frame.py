@@ -99,10 +99,33 @@ def test_wrong_envelopes(data, code):
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"1", b'"a"', b"null", b"{", b"{} ", b' {"a":1}', b'{"a": 1}', b'{"b":1,"a":2}', b'{"a":1,"a":1}']
-    + [b'{"a":NaN}', b'{"a":Infinity}', b'{"a":-Infinity}', b'{"a":1e999}', b'{"a":1.50}', b'{"a":1e0}', b'{"a":01}']
-    + [b'{"a":"\\u00e9"}', b'{"a":"\\ud800"}', b'{"a":"\xff"}', "{}".encode("utf-16"), b"\xef\xbb\xbf{}"]
-    + [b'{"a":' + b"9" * 5000 + b"}", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
+    [
+        b"",
+        b"[]",
+        b"1",
+        b'"a"',
+        b"null",
+        b"{",
+        b"{} ",
+        b' {"a":1}',
+        b'{"a": 1}',
+        b'{"b":1,"a":2}',
+        b'{"a":1,"a":1}',
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":-Infinity}',
+        b'{"a":1e999}',
+        b'{"a":1.50}',
+        b'{"a":1e0}',
+        b'{"a":01}',
+        b'{"a":"\\u00e9"}',
+        b'{"a":"\\ud800"}',
+        b'{"a":"\xff"}',
+        "{}".encode("utf-16"),
+        b"\xef\xbb\xbf{}",
+        b'{"a":' + b"9" * 5000 + b"}",
+        b'{"a":' + b"[" * 100000 + b"]" * 100000 + b"}",
+    ],
 )
 def test_wrong_headers(text):
     assert code_of(raw(text)) == "E-FRAME"

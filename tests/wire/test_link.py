@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wire.errors import ConfigError
-from wire.link import Backoff, Link, parse_link
+from wire.links.link import Backoff, Link, parse_link
 
 
 @pytest.mark.parametrize("failures", [0, 1, 5, 6, 7, 5000])

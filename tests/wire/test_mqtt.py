@@ -13,8 +13,8 @@ import pytest
 
 from tests.waiting import settled, url_of, wait_for
 from wire.errors import ConfigError, TransportError
-from wire.link import Backoff, Link
-from wire.mqtt import MqttTransport
+from wire.links.link import Backoff, Link
+from wire.links.mqtt import MqttTransport
 from wire.transport import Down, Message, Sent, Unsent, Up, Will
 
 
@@ -34,6 +34,22 @@ def test_order_is_kept_beyond_the_window(broker, client):
     tokens = [sender.publish("s", number.to_bytes(2, "big")) for number in range(300)]
     assert [wait_for(sender, (Sent, Unsent)) for _ in tokens] == [Sent(token) for token in tokens]
     assert [int.from_bytes(wait_for(taker, Message).payload, "big") for _ in tokens] == list(range(300))
+
+
+def test_no_more_is_unanswered_than_the_broker_allows(client):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = client(url_of(server.getsockname()[1]), "sender", up=False)
+        assert sender.receive(0) is None
+        with server.accept()[0] as far:
+            far.recv(1000)
+            far.sendall(b"\x20\x06\x00\x00\x03\x21\x00\x02")  # CONNACK with a Receive Maximum of 2
+            wait_for(sender, Up)
+            for number in range(3):
+                sender.publish("t", b"message %d" % number)
+            assert far.recv(1000).count(b"message") == 2
+            far.sendall(b"\x40\x02\x00\x01")
+            assert wait_for(sender, Sent) == Sent(1)
+            assert b"message 2" in far.recv(1000)
 
 
 def test_unsubscribed_topics_stay_away(broker, client):
@@ -205,5 +221,5 @@ def test_bad_client_settings_are_refused(name, keepalive_s):
 
 
 def test_import_loads_no_numpy():
-    code = "import sys, wire.mqtt; sys.exit('numpy' in sys.modules)"
+    code = "import sys, wire.links.mqtt; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from tests.waiting import settled, url_of, wait_for
-from wire.link import Backoff
+from wire.links.link import Backoff
 from wire.transport import Down, Message, Sent, Up, Will
 
 

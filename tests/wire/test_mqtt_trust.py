@@ -11,7 +11,7 @@ from cryptography import x509
 
 from tests.papers import LOCAL, Papers
 from tests.waiting import WAIT_S, settled, wait_for
-from wire.link import Link, parse_link, tls_context
+from wire.links.link import Link, parse_link, tls_context
 from wire.transport import Down, Message, Up
 
 

@@ -57,11 +57,28 @@ def broken(path: str, value: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "value",
-    [{}, [], {"arch": "x"}, broken("shape", []), broken("shape", [0]), broken("shape", [-1]), broken("shape", [1 << 40])]
-    + [broken("shape", [1 << 16, 1 << 16]), broken("shape", [10**400]), broken("shape", "ab"), broken("fill", 10**400)]
-    + [broken("fill", "nan"), broken("spread", float("inf")), broken("spread", None), broken("spread", 1e39)]
-    + [broken("trainable", [1]), broken("trainable", "w"), broken("frozen", None), broken("seed", "x")]
-    + [broken("trainable", [{"name": "w", "shape": [3 << 30], "fill": 0, "spread": 0}] * 2)],
+    [
+        {},
+        [],
+        {"arch": "x"},
+        broken("shape", []),
+        broken("shape", [0]),
+        broken("shape", [-1]),
+        broken("shape", [1 << 40]),
+        broken("shape", [1 << 16, 1 << 16]),
+        broken("shape", [10**400]),
+        broken("shape", "ab"),
+        broken("fill", 10**400),
+        broken("fill", "nan"),
+        broken("spread", float("inf")),
+        broken("spread", None),
+        broken("spread", 1e39),
+        broken("trainable", [1]),
+        broken("trainable", "w"),
+        broken("frozen", None),
+        broken("seed", "x"),
+        broken("trainable", [{"name": "w", "shape": [3 << 30], "fill": 0, "spread": 0}] * 2),
+    ],
 )
 def test_what_is_no_spec(value):
     with pytest.raises((KeyError, TypeError, ValueError)):

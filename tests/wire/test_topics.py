@@ -23,8 +23,19 @@ def test_a_device_topic_is_split_again(fleet, device, leaf):
 
 @pytest.mark.parametrize(
     "topic",
-    ["", "fl/1/home", "fl/1/home/c/state", "fl/1/home/d/pi", "fl/1/home/d/pi/up/x", "fl/1/other/d/pi/up"]
-    + ["fl/2/home/d/pi/up", "fl/1/home/d/PI/up", "fl/1/home/d//up", "x/fl/1/home/d/pi/up", "fl/1/home/d/+/up"],
+    [
+        "",
+        "fl/1/home",
+        "fl/1/home/c/state",
+        "fl/1/home/d/pi",
+        "fl/1/home/d/pi/up/x",
+        "fl/1/other/d/pi/up",
+        "fl/2/home/d/pi/up",
+        "fl/1/home/d/PI/up",
+        "fl/1/home/d//up",
+        "x/fl/1/home/d/pi/up",
+        "fl/1/home/d/+/up",
+    ],
 )
 def test_other_topics_are_no_device_s(topic):
     assert Topics("home").split(topic) is None

@@ -88,15 +88,13 @@ def _scale(x: Array, norm: str) -> float:
     if not math.isfinite(size) or size > float(np.finfo(np.float32).max):
         raise WireError("the update holds values that are not finite or too large", code="E-NONFINITE")
     # The scale travels as float32 and must not fall below any |x|: round it up.
-    return float(_at_least(size)) if size > 0 else 1.0
+    return _at_least(size) if size > 0 else 1.0
 
 
-def _at_least(size: float) -> np.float32:
+def _at_least(size: float) -> float:
     near = np.float32(size)
-    if float(near) >= size:
-        return near
-    above = np.nextafter(near, np.float32(np.inf))  # of the largest float32 this would warn
-    return np.float32(above)
+    # Of the largest float32 the next one up would be infinite, with a warning; but nothing is above it here.
+    return float(near) if float(near) >= size else float(np.nextafter(near, np.float32(np.inf)))
 
 
 def _symbol_type(levels: int) -> type[np.uint8] | type[np.uint32]:

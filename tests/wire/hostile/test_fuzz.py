@@ -12,8 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.hostile.mutations import damaged, pick, sealed
-from tests.wire.messages.samples import ASK, DELTA, HELD, MADE, PLAN, RECEIPT, SNAPSHOT, SPEC, STATE, plan_with
-from tests.wire.messages.samples import update_bytes
+from tests.wire.messages.samples import (
+    ASK,
+    DELTA,
+    HELD,
+    MADE,
+    PLAN,
+    RECEIPT,
+    SNAPSHOT,
+    SPEC,
+    STATE,
+    plan_with,
+    update_bytes,
+)
 from wire.bits import Bits
 from wire.errors import BitfleetError, ConfigError, WireError
 from wire.frame import Kind, decode_frame, peek_header
@@ -27,7 +38,9 @@ from wire.spec import ModelSpec, TensorSpec
 CODES = {"E-FRAME", "E-CRC", "E-VERSION", "E-SIZE", "E-TENSORS", "E-SHAPE", "E-LEVELS", "E-SCALE", "E-INDEX"}
 CODES |= {"E-NONFINITE", "E-BLOB", "E-CONFIG"}
 LEVELS, TOPK = {"stage": "levels", "levels": 7}, {"stage": "topk", "share": 0.5}
-PLANS = [plan_with(stages, scope) for scope in ("update", "tensor") for stages in ([], [LEVELS], [TOPK], [TOPK, LEVELS])]
+PLANS = [
+    plan_with(stages, scope) for scope in ("update", "tensor") for stages in ([], [LEVELS], [TOPK], [TOPK, LEVELS])
+]
 UPDATES = [update_bytes(list(plan.stages), plan.scope) for plan in PLANS]
 SOME = list(enumerate(UPDATES))[1::2]  # levels, with and without top-k, in both scopes
 
@@ -151,7 +164,12 @@ def large(kind: Kind) -> list[bytes]:
     size = 60_000
     start = b"\x10\0\0\0"
     gaps = start + (size - 20).to_bytes(4, "little") + b"\2\0" + b"\xff" * (size - 22) + bytes(8)
-    texts = [b"[" * size, b'{"a":' * (size // 5), b'{"a":[' + b"{}," * (size // 3) + b"{}]}", b'{"a":' + b"9" * size + b"}"]
+    texts = [
+        b"[" * size,
+        b'{"a":' * (size // 5),
+        b'{"a":[' + b"{}," * (size // 3) + b"{}]}",
+        b'{"a":' + b"9" * size + b"}",
+    ]
     return [sealed(kind, text, b"") for text in texts] + [
         sealed(kind, b"{}", b"\xff" * size),
         sealed(kind, bytes(UPDATES[0][20 : 20 + UPDATES[0][8]]), gaps),

@@ -50,7 +50,9 @@ def header(**fields: object) -> Change:
 
 def side(new: bytes) -> Change:
     """Returns the change that puts other positions into a record of top-k and packing."""
-    return payload(lambda old: old[:4] + struct.pack("<I", len(new)) + new + old[8 + struct.unpack_from("<I", old, 4)[0] :])
+    return payload(
+        lambda old: old[:4] + struct.pack("<I", len(new)) + new + old[8 + struct.unpack_from("<I", old, 4)[0] :]
+    )
 
 
 def scale(value: float) -> Change:

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 
 from tests.wire.messages.golden import GOLDEN
-from tests.wire.messages.samples import DELTA, DELTA_REF, DOWN, HELD, MADE, REACHED, SNAPSHOT, SNAPSHOT_REF, SPEC
-from tests.wire.messages.samples import STEP, WANTED, ZERO
+from tests.wire.messages.samples import (
+    DELTA,
+    DELTA_REF,
+    DOWN,
+    HELD,
+    MADE,
+    REACHED,
+    SNAPSHOT,
+    SNAPSHOT_REF,
+    SPEC,
+    STEP,
+    WANTED,
+    ZERO,
+)
 from wire.errors import BitfleetError, ConfigError, WireError
 from wire.frame import Kind, decode_frame, encode_frame
 from wire.messages.blob import Downlink, apply_blob, delta_blob, digest_bytes, read_snapshot
@@ -27,7 +39,9 @@ def same(one: Params, other: Params) -> bool:
 
 def made(header: dict[str, object], payload: bytes) -> tuple[BlobRef, bytes]:
     """Returns a blob as a hostile coordinator may seal it: every digest right for what it claims."""
-    data = encode_frame(Kind.BLOB, {"source": "", "target": "0" * 64, "scope": "update", "stages": []} | header, payload)
+    data = encode_frame(
+        Kind.BLOB, {"source": "", "target": "0" * 64, "scope": "update", "stages": []} | header, payload
+    )
     return BlobRef(digest_bytes(data), len(data), "", str(header.get("target", "0" * 64))), data
 
 
@@ -71,15 +85,24 @@ def test_other_bytes_another_start_and_another_end_are_refused():
 
 @pytest.mark.parametrize(
     "header",
-    [{"source": "x"}, {"source": None}, {"scope": "net"}, {"stages": {}}, {"stages": [1]}, {"stages": None}]
-    + [{"stages": [{"stage": "topk", "share": 1}] * (MAX_STAGES + 1)}],
+    [
+        {"source": "x"},
+        {"source": None},
+        {"scope": "net"},
+        {"stages": {}},
+        {"stages": [1]},
+        {"stages": None},
+        {"stages": [{"stage": "topk", "share": 1}] * (MAX_STAGES + 1)},
+    ],
 )
 def test_wrong_headers(header):
     error = refusal(*made(header, bytes(SNAPSHOT[-80:-4])))
     assert isinstance(error, WireError) and error.code == "E-FRAME"
 
 
-@pytest.mark.parametrize("stage", [{}, {"stage": []}, {"stage": "levels", "levels": 2.5}, {"stage": "topk", "share": "x"}])
+@pytest.mark.parametrize(
+    "stage", [{}, {"stage": []}, {"stage": "levels", "levels": 2.5}, {"stage": "topk", "share": "x"}]
+)
 def test_hostile_stages_are_a_config_error(stage):
     assert isinstance(refusal(*made({"stages": [stage]}, b"")), ConfigError)
 

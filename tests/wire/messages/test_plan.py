@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,19 @@ from tests.wire.messages.golden import GOLDEN
 from tests.wire.messages.samples import MADE, PLAN
 from wire.errors import WireError
 from wire.frame import Kind, encode_frame
-from wire.messages.plan import MAX_BLOBS, MAX_BYTES, MAX_ROUND, MAX_STAGES, BlobRef, Envelope, RoundPlan, TrainSettings
-from wire.messages.plan import decode_plan, encode_plan, shortest_path
+from wire.messages.plan import (
+    MAX_BLOBS,
+    MAX_BYTES,
+    MAX_ROUND,
+    MAX_STAGES,
+    BlobRef,
+    Envelope,
+    RoundPlan,
+    TrainSettings,
+    decode_plan,
+    encode_plan,
+    shortest_path,
+)
 
 DIGEST = st.integers(0, (1 << 256) - 1).map(lambda number: f"{number:064x}")
 BLOB = st.builds(BlobRef, DIGEST, st.integers(1, MAX_BYTES), st.just("") | DIGEST, DIGEST)
@@ -121,9 +132,7 @@ def ref(source: str, target: str, size: int) -> BlobRef:
     return BlobRef(f"{source}>{target}", size, source, target)
 
 
-REFS = st.lists(
-    st.builds(ref, st.sampled_from(["", *"abcd"]), st.sampled_from("abcd"), st.integers(1, 9)), max_size=5
-)
+REFS = st.lists(st.builds(ref, st.sampled_from(["", *"abcd"]), st.sampled_from("abcd"), st.integers(1, 9)), max_size=5)
 
 
 def cheapest(refs: list[BlobRef], start: set[str], goal: str, cached: set[str]) -> int | None:
@@ -131,7 +140,7 @@ def cheapest(refs: list[BlobRef], start: set[str], goal: str, cached: set[str]) 
     costs = [0] if goal in start else []
     for length in range(1, len(refs) + 1):
         for path in permutations(refs, length):
-            linked = path[0].source in start and all(a.target == b.source for a, b in zip(path, path[1:], strict=False))
+            linked = path[0].source in start and all(a.target == b.source for a, b in pairwise(path))
             if linked and path[-1].target == goal:
                 costs.append(sum(0 if r.digest in cached else r.size for r in path))
     return min(costs, default=None)
@@ -148,7 +157,7 @@ def test_the_shortest_path_is_the_cheapest_and_linked(refs, held, cached):
     path = shortest_path(refs, held, "c", cached)
     assert sum(0 if r.digest in cached else r.size for r in path) == best
     assert [*(r.source for r in path), "c"][0] in {"", *held}
-    assert all(a.target == b.source for a, b in zip(path, path[1:], strict=False))
+    assert all(a.target == b.source for a, b in pairwise(path))
     assert path[-1].target == "c" if path else "c" in held
 
 

@@ -11,8 +11,19 @@ from tests.wire.messages.samples import ASK, MADE, RECEIPT, STATE
 from wire.errors import BitfleetError, WireError
 from wire.frame import Kind, decode_frame, encode_frame
 from wire.messages.plan import MAX_BYTES, MAX_ROUND
-from wire.messages.reports import STATES, VERDICTS, Ask, DeviceState, Receipt, decode_ask, decode_state
-from wire.messages.reports import encode_ask, encode_receipt, encode_state, read_receipt
+from wire.messages.reports import (
+    STATES,
+    VERDICTS,
+    Ask,
+    DeviceState,
+    Receipt,
+    decode_ask,
+    decode_state,
+    encode_ask,
+    encode_receipt,
+    encode_state,
+    read_receipt,
+)
 
 NAME = st.text("abc-", min_size=1, max_size=32)
 DIGEST = st.integers(0, (1 << 256) - 1).map(lambda number: f"{number:064x}")
@@ -20,7 +31,9 @@ EDGES = st.sets(st.integers(0, MAX_BYTES), max_size=12).map(sorted)
 SPANS = EDGES.map(lambda edges: tuple(zip(edges[::2], edges[1::2], strict=False)))
 CODE, REASON = st.text("E-ABC", max_size=40), st.text("xyz é", max_size=400)
 ROUND = st.integers(-1, MAX_ROUND)
-STATE_ = st.builds(DeviceState, st.sampled_from(STATES), st.integers(0, 1 << 53), st.just("") | NAME, ROUND, CODE, REASON)
+STATE_ = st.builds(
+    DeviceState, st.sampled_from(STATES), st.integers(0, 1 << 53), st.just("") | NAME, ROUND, CODE, REASON
+)
 ASK_ = st.builds(
     Ask,
     st.sampled_from(["blob", "update", "decline"]),
@@ -101,7 +114,15 @@ def refused(kind: Kind, good: bytes, field: str, value: object) -> BitfleetError
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [*COMMON, ("state", ""), ("state", "happy"), ("state", None), ("session", -1), ("session", 1.5), ("session", 1 << 54)],
+    [
+        *COMMON,
+        ("state", ""),
+        ("state", "happy"),
+        ("state", None),
+        ("session", -1),
+        ("session", 1.5),
+        ("session", 1 << 54),
+    ],
 )
 def test_wrong_states(field, value):
     assert refused(Kind.STATE, MADE["state"](), field, value).code == "E-FRAME"
@@ -117,8 +138,19 @@ def test_wrong_asks(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [*COMMON, *WRONG_SPANS, ("run", ""), ("round", -1), ("digest", ""), ("verdict", "maybe"), ("verdict", None)]
-    + [("next_checkin_s", -1), ("next_checkin_s", "1"), ("next_checkin_s", 1e10), ("next_checkin_s", True)],
+    [
+        *COMMON,
+        *WRONG_SPANS,
+        ("run", ""),
+        ("round", -1),
+        ("digest", ""),
+        ("verdict", "maybe"),
+        ("verdict", None),
+        ("next_checkin_s", -1),
+        ("next_checkin_s", "1"),
+        ("next_checkin_s", 10000000000.0),
+        ("next_checkin_s", True),
+    ],
 )
 def test_wrong_receipts(field, value):
     assert refused(Kind.RECEIPT, MADE["receipt"](), field, value).code == "E-FRAME"

@@ -13,8 +13,15 @@ from tests.wire.messages.golden import GOLDEN
 from tests.wire.messages.samples import HEADER, MADE, PLAN, SPEC, STEP, UPDATE, plan_with, update_bytes
 from wire.errors import WireError
 from wire.frame import Kind, decode_frame, encode_frame
-from wire.messages.update import MAX_HEADER_BYTES, Update, UpdateHeader, decode_update, encode_update, read_header
-from wire.messages.update import update_codec
+from wire.messages.update import (
+    MAX_HEADER_BYTES,
+    Update,
+    UpdateHeader,
+    decode_update,
+    encode_update,
+    read_header,
+    update_codec,
+)
 
 METRICS = st.dictionaries(
     st.text("abc_", min_size=1, max_size=9),
@@ -87,11 +94,29 @@ LONG = {f"m{n}": n for n in range(65)}
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("run", ""), ("run", ...), ("round", -1), ("round", True), ("device", "A"), ("device", "x" * 33), ("base", "")]
-    + [("kind", "x"), ("examples", 1.5), ("examples", 1 << 63), ("examples", None), ("metrics", []), ("metrics", ...)]
-    + [("metrics", LONG), ("metrics", {"a": True}), ("metrics", {"a": None}), ("metrics", {"a": [1]})]
-    + [("metrics", {"a": 10**400}), ("metrics", {"a": -(10**4000)}), ("metrics", {"a": "x" * 201})]
-    + [("metrics", {"x" * 65: 1})],
+    [
+        ("run", ""),
+        ("run", ...),
+        ("round", -1),
+        ("round", True),
+        ("device", "A"),
+        ("device", "x" * 33),
+        ("base", ""),
+        ("kind", "x"),
+        ("examples", 1.5),
+        ("examples", 1 << 63),
+        ("examples", None),
+        ("metrics", []),
+        ("metrics", ...),
+        ("metrics", LONG),
+        ("metrics", {"a": True}),
+        ("metrics", {"a": None}),
+        ("metrics", {"a": [1]}),
+        ("metrics", {"a": 10**400}),
+        ("metrics", {"a": -(10**4000)}),
+        ("metrics", {"a": "x" * 201}),
+        ("metrics", {"x" * 65: 1}),
+    ],
 )
 def test_wrong_headers(field, value):
     with pytest.raises(WireError) as caught:

@@ -74,8 +74,23 @@ def test_a_piece_that_is_there_is_not_noted_again(tmp_path):
 
 @pytest.mark.parametrize(
     "notes",
-    [b"", b"0", b"0 ", b"0 x\n", b"\xff\xfe\x00", "0 ²\n".encode(), "٣ ٤\n".encode(), b"9" * 5000 + b" 1\n", b"5 5\n"]
-    + [b"7 3\n", b"-1 4\n", b"0 4 8\n", b"0 999999\n", b"0\t4\n", b"0 41\n"],
+    [
+        b"",
+        b"0",
+        b"0 ",
+        b"0 x\n",
+        b"\xff\xfe\x00",
+        "0 ²\n".encode(),
+        "٣ ٤\n".encode(),
+        b"9" * 5000 + b" 1\n",
+        b"5 5\n",
+        b"7 3\n",
+        b"-1 4\n",
+        b"0 4 8\n",
+        b"0 999999\n",
+        b"0\t4\n",
+        b"0 41\n",
+    ],
 )
 def test_torn_notes_are_passed_over(tmp_path, notes):
     assembly = opened(tmp_path)

@@ -14,7 +14,9 @@ from wire.errors import WireError
 from wire.pieces.chunks import HEADER_BYTES, Spans, cut_spans, decode_chunk, encode_chunk
 
 DIGEST = "ab" * 32
-RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda r: (r[0], min(60, r[0]) + r[1])), max_size=12)
+RANGES = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda r: (r[0], min(60, r[0]) + r[1])), max_size=12
+)
 
 
 @given(st.integers(0, 1 << 40), st.binary(min_size=1, max_size=50), st.integers(0, 1 << 20))

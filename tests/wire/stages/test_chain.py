@@ -21,7 +21,8 @@ SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 ANYTHING = SCALAR | st.lists(SCALAR, max_size=2) | st.dictionaries(st.text(max_size=3), SCALAR, max_size=2)
 NAMES = st.sampled_from(["stage", "levels", "norm", "share", "by", "self"])
 HOSTILE = st.lists(
-    st.dictionaries(NAMES, ANYTHING | st.sampled_from(["topk", "levels", "weights", "l2", 7, 0.5]), max_size=4), max_size=4
+    st.dictionaries(NAMES, ANYTHING | st.sampled_from(["topk", "levels", "weights", "l2", 7, 0.5]), max_size=4),
+    max_size=4,
 )
 
 
@@ -42,7 +43,7 @@ def test_decoding_gives_what_the_encoder_sees_and_leaves_the_rest(settings, coun
 def test_no_stages_are_exact():
     x = np.float32([1, -2.5, 0, 1e-45])
     record = Chain.of([]).encode(x, Local(), Bits(0))
-    assert record == b"\4\0\0\0" b"\0\0\0\0" b"\x10\0\0\0" + x.astype("<f4").tobytes()
+    assert record == b"\4\0\0\0\0\0\0\0\x10\0\0\0" + x.astype("<f4").tobytes()
     assert Chain.of([]).decode(memoryview(record), 4)[0].tobytes() == x.tobytes()
 
 
@@ -91,7 +92,10 @@ def test_ranking_by_weights_comes_first():
 
 @pytest.mark.parametrize("cut", range(0, 48, 3))
 def test_a_short_record_is_refused(cut):
-    chain, x = Chain.of([{"stage": "topk", "share": 0.5}, {"stage": "levels", "levels": 7}]), np.float32([1, 2, 3, 4, 5])
+    chain, x = (
+        Chain.of([{"stage": "topk", "share": 0.5}, {"stage": "levels", "levels": 7}]),
+        np.float32([1, 2, 3, 4, 5]),
+    )
     record = chain.encode(x, Local(), Bits(0))
     if cut < len(record):
         with pytest.raises(WireError) as caught:

@@ -22,8 +22,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from wire.errors import BitfleetError, ConfigError, TransportError
-from wire.link import Backoff, Link, read_password, tls_context
-from wire.sockets import Counted, add_counts, count_bytes, tune, wait
+from wire.links.link import Backoff, Link, read_password, tls_context
+from wire.links.sockets import Counted, add_counts, count_bytes, tune, wait
 from wire.transport import Down, Event, Message, Sent, Unsent, Up, Will
 
 __all__ = ["ROOM_BYTES", "MqttTransport"]

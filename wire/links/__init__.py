@@ -1,0 +1,1 @@
+"""The way to a real broker. Only this folder loads paho."""
