@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coordinator.state.database import open_database
+from coordinator.state.database import Database, open_database
 from wire.errors import StateError
 
 __all__ = ["Line", "await_published", "ledger", "published_s"]
@@ -20,15 +21,9 @@ _LONGEST_S = 600.0
 
 def ledger(home: Path) -> list[Line]:
     """Returns the newest run's lines; none while there is no run."""
-    try:
-        database = open_database(home / "fleet.sqlite", read_only=True)
-    except StateError:
-        return []  # the coordinator has not made it yet
-    try:
-        row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
-        return list(database.ledger(row["run"])) if row else []
-    finally:
-        database.close()
+    with _database(home) as database:
+        row = database and database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+        return list(database.ledger(row["run"])) if database and row else []
 
 
 def published_s(lines: list[Line]) -> list[float]:
@@ -41,11 +36,30 @@ def await_published(
 ) -> int:
     """Returns how many rounds are published once there are `count`; raises if the coordinator ends before."""
     ends_s = time.monotonic() + _LONGEST_S
-    while (found := len(published_s(ledger(home)))) < count:
-        if coordinator.poll() is not None and len(published_s(ledger(home))) < count:
+    while (found := _published(home)) < count:
+        if coordinator.poll() is not None and _published(home) < count:
             raise RuntimeError(f"the coordinator ended ({coordinator.returncode}) after {found} rounds: see its log")
         if time.monotonic() > ends_s:
             raise RuntimeError(f"{found} rounds in {_LONGEST_S:.0f} s, waiting for {count}")
         meanwhile()
-        time.sleep(0.02)
+        time.sleep(0.05)
     return found
+
+
+def _published(home: Path) -> int:
+    with _database(home) as database:
+        row = database and database.row("SELECT count(*) AS n FROM rounds WHERE state = 'published'")
+        return int(row["n"]) if row else 0
+
+
+@contextmanager
+def _database(home: Path) -> Iterator[Database | None]:
+    try:
+        database = open_database(home / "fleet.sqlite", read_only=True)
+    except StateError:
+        yield None  # the coordinator has not made it yet
+        return
+    try:
+        yield database
+    finally:
+        database.close()

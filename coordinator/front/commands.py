@@ -41,7 +41,7 @@ def serve_command(options: argparse.Namespace) -> int:
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on with an open run."""
-    run = options.run or _newest_open(options.home.expanduser())
+    run = _open_run(options.home.expanduser(), options.run)
     return _finished(options, serve(_serving(options), None, run))
 
 
@@ -137,12 +137,15 @@ def _newest(database: Database) -> str:
     return str(row["run"])
 
 
-def _newest_open(home: Path) -> str:
+def _open_run(home: Path, name: str) -> str:
     database = open_database(home / "fleet.sqlite", read_only=True)
-    row = database.row("SELECT run FROM runs WHERE status = 'open' ORDER BY created DESC LIMIT 1")
-    if row is None:
-        raise StateError(f"no open run in {home}", remedy="`bitfleet runs` lists what there is")
-    return str(row["run"])
+    rows = database.rows("SELECT run, status FROM runs ORDER BY created DESC")
+    for row in rows:
+        if row["run"] == name and row["status"] != "open":
+            raise StateError(f"run {name!r} is {row['status']}", remedy="start a new one with `bitfleet serve`")
+        if row["status"] == "open" and name in ("", row["run"]):
+            return str(row["run"])
+    raise StateError(f"no open run {name!r} in {home}", remedy="`bitfleet runs` lists what there is")
 
 
 def _print(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:

@@ -107,7 +107,7 @@ def open_database(path: Path, read_only: bool = False) -> Database:
             link = sqlite3.connect(path, isolation_level=None)
             link.execute("PRAGMA journal_mode = WAL")
             link.execute("PRAGMA synchronous = FULL")
-            link.executescript(_SCHEMA)
+            link.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")  # whoever reads sees all tables or none
         link.execute("PRAGMA busy_timeout = 5000")
         link.execute("SELECT count(*) FROM runs").fetchone()
     except sqlite3.Error as exc:

@@ -74,6 +74,12 @@ def test_uniforms_stay_in_range_and_spread():
     assert np.histogram(uniform, 10, (0, 1))[0].min() > 10_000 - 5 * 100
 
 
+def test_an_even_count_throws_nothing_away():
+    stream, words = Bits(4), Bits(4).words(3).tolist()
+    stream.uniform(4)
+    assert stream.words(1).tolist() == words[2:]
+
+
 def test_an_odd_count_throws_half_a_word_away():
     stream, words = Bits(4), Bits(4).words(3).tolist()
     stream.uniform(3)

@@ -161,6 +161,14 @@ def test_the_shortest_path_is_the_cheapest_and_linked(refs, held, cached):
     assert path[-1].target == "c" if path else "c" in held
 
 
+def test_what_is_cached_costs_nothing():
+    refs = [ref("", "c", 5), ref("", "a", 9), ref("a", "c", 1)]
+    assert shortest_path(refs, [], "c", []) == refs[:1]
+    assert shortest_path(refs, [], "c", [">a"]) == refs[1:]
+    assert shortest_path(refs, ["a"], "c", []) == refs[2:]
+    assert shortest_path(refs, ["c"], "c", []) == []
+
+
 def test_a_long_chain_is_followed_backwards_too():
     refs = [ref(str(n) if n else "", str(n + 1), 1) for n in range(MAX_BLOBS)]
     assert shortest_path(refs[::-1], [], str(MAX_BLOBS), []) == refs

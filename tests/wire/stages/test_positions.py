@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -107,4 +109,10 @@ def test_whatever_comes_in_is_sorted_and_complete_or_refused(n, data, k):
 
 
 def test_a_long_coding_is_refused_before_it_is_unfolded():
-    assert code_of(b"\x02\x00" + b"\xff" * (1 << 20), 10, 100) == "E-INDEX"
+    data = b"\x02\x00" + b"\xff" * (1 << 20)
+    tracemalloc.start()
+    try:
+        assert code_of(data, 10, 100) == "E-INDEX"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
