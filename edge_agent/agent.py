@@ -23,6 +23,7 @@ from wire.events import log_event
 from wire.frame import Frame, Kind, decode_frame
 from wire.messages.plan import read_plan
 from wire.messages.reports import Ask, DeviceState, Receipt, decode_state, encode_ask, encode_state, read_receipt
+from wire.pieces.assembly import sweep_drafts
 from wire.pieces.chunks import decode_chunk
 from wire.sign import check_signature
 from wire.topics import Topics
@@ -57,8 +58,9 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.topics = Topics(self.config.fleet)
-        for folder in (self.store, self.outbox):
+        for folder in (self.config.state_dir, self.store, self.outbox):
             folder.mkdir(parents=True, exist_ok=True)
+            sweep_drafts(folder)
         before = load_standing(self.config.state_dir)
         self.standing = replace(before, session=before.session + 1)
         save_standing(self.config.state_dir, self.standing)

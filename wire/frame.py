@@ -48,7 +48,6 @@ class Kind(IntEnum):
     PLAN = 1
     UPDATE = 2
     BLOB = 3
-    SPEC = 4
     RECEIPT = 5
     ASK = 6
     JOB = 7

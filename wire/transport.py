@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Down", "Event", "Hub", "MemoryTransport", "Message", "Sent", "Transport", "Unsent", "Will", "matches"]
+__all__ = ["Down", "Event", "Hub", "MemoryTransport", "Message", "Sent", "Transport", "Unsent", "Up", "Will", "matches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,11 @@ class MemoryTransport:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """See Transport."""
         self._tokens += 1
+        if self not in self.hub.members:
+            return self._tokens
+        if len(payload) > self.payload_bytes:
+            self.inbox.append(Unsent(self._tokens, topic, 0x95, "packet too large"))
+            return self._tokens
         heard = self.hub.route(topic, payload, retain)
         taken = heard or retain
         self.inbox.append(Sent(self._tokens) if taken else Unsent(self._tokens, topic, 0x10, "no matching subscribers"))

@@ -25,7 +25,7 @@ from wire.messages.blob import Downlink, delta_blob, digest_bytes, snapshot_blob
 from wire.messages.plan import BlobRef, Envelope, RoundPlan, TrainSettings, encode_plan
 from wire.messages.update import MAX_HEADER_BYTES
 from wire.params import Params, delta, params_digest
-from wire.pieces.assembly import write_whole
+from wire.pieces.assembly import sweep_drafts, write_whole
 from wire.spec import ModelSpec, canonical_json, spec_digest
 from wire.stages.tensors import Codec
 
@@ -53,6 +53,7 @@ class Planner:
     def __post_init__(self) -> None:
         for name in ("blobs", "journal", "checkpoints", "inbox"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+            sweep_drafts(self.folder / name)
         recipe, goal = self.recipe, task(self.recipe.task)
         self.spec = spec_of(recipe.model or goal.arch, goal.input, goal.outputs, recipe.seed, recipe.freeze)
         first = initial(self.spec)

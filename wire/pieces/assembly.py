@@ -15,7 +15,7 @@ from pathlib import Path
 from wire.errors import WireError
 from wire.pieces.chunks import Chunk, Spans
 
-__all__ = ["Assembly", "move_whole", "write_whole"]
+__all__ = ["Assembly", "move_whole", "sweep_drafts", "write_whole"]
 
 _READ_BYTES = 1 << 20
 _NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
@@ -30,6 +30,12 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     _sync_folder(path.parent)
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Deletes what a killed `write_whole` left unfinished in a folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def move_whole(source: Path, target: Path) -> None:
