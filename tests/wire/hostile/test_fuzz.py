@@ -47,7 +47,7 @@ SOME = list(enumerate(UPDATES))[1::2]  # levels, with and without top-k, in both
 
 def take_frame(data: bytes, bits: Bits) -> None:
     peek_header(data)
-    decode_frame(data, Kind(1 + pick(bits, 9)), 1 << 10)
+    decode_frame(data, tuple(Kind)[pick(bits, len(Kind))], 1 << 10)
 
 
 def take_plan(data: bytes, bits: Bits) -> None:
