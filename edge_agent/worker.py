@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 from edge_agent.config import TrainConfig
 from edge_agent.gate import free_memory_bytes
-from wire.errors import StateError, WireError
-from wire.frame import Kind
-from wire.pipe import Child
+from wire.errors import StateError
+from wire.pipe import Errand
 
 __all__ = ["ChildWorker", "Result", "Worker"]
 
@@ -51,56 +50,41 @@ class ChildWorker:
     """Keeps one training child, at most `linger_s` after its last job, and not under memory pressure."""
 
     settings: TrainConfig
-    child: Child | None = None
-    busy: bool = False
+    errand: Errand = field(init=False)
     idle_since_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        environment = {"BITFLEET_NICE": str(self.settings.nice), "OMP_NUM_THREADS": str(self.settings.threads)}
+        self.errand = Errand("edge_agent.training.child", environment)
 
     def start(self, header: dict[str, Any], plan: bytes) -> None:
         """See Worker."""
-        if self.child is None or self.child.ended:
-            self.stop()
-            threads = str(self.settings.threads)
-            environment = {"BITFLEET_NICE": str(self.settings.nice), "OMP_NUM_THREADS": threads}
-            self.child = Child.start("edge_agent.training.child", environment)
-        self.busy = True
-        try:
-            self.child.send(Kind.JOB, header, plan)
-        except StateError:
-            return  # the next poll finds the child gone and says how it ended
+        self.errand.start(header, plan)
 
     def poll(self, now_s: float) -> Result | None:
         """See Worker; also lets an idle child go when its time is over."""
-        if self.child is None:
-            return None
-        if not self.busy:
+        if not self.errand.busy:
             self._let_go(now_s)
             return None
         try:
-            frame = self.child.read(Kind.RESULT)
-        except (WireError, OSError) as exc:
-            return self._failed(f"the training child sent nonsense: {exc}")
-        if frame is not None:
-            self.busy, self.idle_since_s = False, now_s
-            return Result(**frame.header)
-        return self._failed("") if self.child.ended else None
+            result = self.errand.poll()
+        except StateError as exc:
+            return Result(code=KILLED, reason=exc.message)
+        self.idle_since_s = now_s
+        return None if result is None else Result(**result)
 
     def stop(self) -> None:
         """See Worker."""
-        if self.child is not None:
-            self.child.stop()
-        self.child, self.busy = None, False
+        self.errand.stop()
 
     @property
     def wake(self) -> Sequence[int]:
         """See Worker."""
-        return (self.child.fd,) if self.child is not None and self.busy else ()
-
-    def _failed(self, reason: str) -> Result:
-        child = self.child
-        self.stop()
-        return Result(code=KILLED, reason=reason or f"the training child was {child.ending() if child else 'gone'}")
+        return self.errand.wake
 
     def _let_go(self, now_s: float) -> None:
+        if self.errand.child is None:
+            return
         free = free_memory_bytes()
         if now_s - self.idle_since_s >= self.settings.linger_s or (free is not None and free < _LOW_MEMORY_BYTES):
-            self.stop()
+            self.errand.stop()

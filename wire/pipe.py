@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from wire.errors import StateError, WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
 
-__all__ = ["Child", "die_with_parent", "serve_pipe"]
+__all__ = ["Child", "Errand", "die_with_parent", "serve_pipe"]
 
 _LENGTHS = struct.Struct("<8xIQ")
 _PREFIX_BYTES, _CRC_BYTES = _LENGTHS.size, 4
@@ -89,6 +89,56 @@ class Child:
         for stream in (self.process.stdin, self.process.stdout):
             if stream and not stream.closed:
                 _close(stream)
+
+
+@dataclass(slots=True)
+class Errand:
+    """One job at a time for a child process, which is started when there is something to do."""
+
+    module: str
+    environment: Mapping[str, str]
+    child: Child | None = None
+    busy: bool = False
+
+    def start(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
+        """Hands a job over."""
+        if self.child is None or self.child.ended:
+            self.stop()
+            self.child = Child.start(self.module, self.environment)
+        self.busy = True
+        try:
+            self.child.send(Kind.JOB, header, payload)
+        except StateError:
+            return  # the next poll finds the child gone and says how it ended
+
+    def poll(self) -> dict[str, Any] | None:
+        """Returns the result once it is there; raises StateError if the child ended or spoke nonsense."""
+        if self.child is None or not self.busy:
+            return None
+        try:
+            frame = self.child.read(Kind.RESULT)
+        except (WireError, OSError) as exc:
+            self.stop()
+            raise StateError(f"the child process sent nonsense: {exc}") from exc
+        if frame is not None:
+            self.busy = False
+            return frame.header
+        if self.child.ended:
+            ending = self.child.ending()
+            self.stop()
+            raise StateError(f"the child process ended: {ending}")
+        return None
+
+    def stop(self) -> None:
+        """Ends the child, whatever it is doing."""
+        if self.child is not None:
+            self.child.stop()
+        self.child, self.busy = None, False
+
+    @property
+    def wake(self) -> tuple[int, ...]:
+        """Returns the file descriptor that is readable when `poll` has something."""
+        return (self.child.fd,) if self.child is not None and self.busy else ()
 
 
 def die_with_parent() -> None:

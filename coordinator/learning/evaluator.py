@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from wire.errors import BitfleetError, WireError
+from wire.errors import BitfleetError, StateError
 from wire.frame import Frame, Kind, encode_frame
-from wire.pipe import Child, serve_pipe
+from wire.pipe import Errand, serve_pipe
 from wire.spec import ModelSpec
 
 __all__ = ["ChildEvaluator", "Evaluator", "evaluate", "main"]
+
+
+_TRIES = 3
 
 
 class Evaluator(Protocol):
@@ -37,58 +40,34 @@ class Evaluator(Protocol):
 class ChildEvaluator:
     """Keeps one child from its first use."""
 
-    child: Child | None = None
-    busy: bool = False
-    request: tuple[ModelSpec, Path, str] | None = None
+    errand: Errand = field(default_factory=lambda: Errand("coordinator.learning.evaluator", {"OMP_NUM_THREADS": "1"}))
+    job: dict[str, Any] = field(default_factory=dict)
     tries: int = 0
 
     def start(self, spec: ModelSpec, checkpoint: Path, task: str) -> None:
         """See Evaluator."""
-        self.request, self.tries = (spec, checkpoint, task), 0
-        self._send()
+        self.job, self.tries = {"spec": spec.to_json(), "checkpoint": str(checkpoint), "task": task}, 1
+        self.errand.start(self.job)
 
     def poll(self) -> dict[str, Any] | None:
-        """See Evaluator; a child that was killed is started again, twice."""
-        if self.child is None or not self.busy:
-            return None
+        """See Evaluator; a child that was killed is started again."""
         try:
-            frame = self.child.read(Kind.RESULT)
-        except (WireError, OSError) as exc:
-            return self._failed(str(exc))
-        if frame is not None:
-            self.busy = False
-            return dict(frame.header)
-        if not self.child.ended:
+            return self.errand.poll()
+        except StateError as exc:
+            if self.tries >= _TRIES:
+                return {"error": exc.message}
+            self.tries += 1
+            self.errand.start(self.job)
             return None
-        return self._failed(f"the evaluation child was {self.child.ending()}")
 
     def stop(self) -> None:
         """See Evaluator."""
-        if self.child is not None:
-            self.child.stop()
-        self.child, self.busy = None, False
+        self.errand.stop()
 
     @property
     def wake(self) -> Sequence[int]:
         """See Evaluator."""
-        return (self.child.fd,) if self.child is not None and self.busy else ()
-
-    def _send(self) -> None:
-        if self.request is None:
-            return
-        spec, checkpoint, task = self.request
-        if self.child is None or self.child.ended:
-            self.stop()
-            self.child = Child.start("coordinator.learning.evaluator", {"OMP_NUM_THREADS": "1"})
-        self.busy, self.tries = True, self.tries + 1
-        self.child.send(Kind.JOB, {"spec": spec.to_json(), "checkpoint": str(checkpoint), "task": task})
-
-    def _failed(self, reason: str) -> dict[str, Any] | None:
-        self.stop()
-        if self.tries > 2:
-            return {"error": reason}
-        self._send()
-        return None
+        return self.errand.wake
 
 
 def evaluate(spec: ModelSpec, checkpoint: Path, task_name: str) -> dict[str, Any]:
