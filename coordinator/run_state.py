@@ -77,6 +77,11 @@ class RunState:
             if not outcome:
                 self.say(device, "plan", self.row.plan, retain=True)
 
+    def clear_plans(self) -> None:
+        """Takes back every invitation that the broker retains, so that no device works for a run that is over."""
+        for device in self.book.outcomes(self.number):
+            self.say(device, "plan", b"", retain=True)
+
     def withdraw(self) -> None:
         """Tells the devices that are late to stop, unless late updates are welcome."""
         if self.planner.recipe.devices.late == "fold":

@@ -70,6 +70,7 @@ class Conductor:
             state.database.write("UPDATE runs SET status = ?, reason = ? WHERE run = ?", status, reason, state.run)
             state.database.note("run", state.run, status=status, reason=reason, model=model)
             state.registry.save()
+        state.clear_plans()
         state.over = True
         log_event("run", status=status, model=model[:12], reason=reason or "none")
 
