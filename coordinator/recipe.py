@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from models.archs import spec_of
 from models.tasks import task
 from wire.errors import ConfigError
 from wire.settings import parse_setting, read_toml, settings_from
@@ -46,6 +47,11 @@ class Devices:
         _limit("devices.goal", self.goal, 1, 100_000)
         _limit("devices.over", self.over, 1, 10)
         _limit("devices.quorum", self.quorum, 0, 1)
+        _limit("devices.selection_timeout_s", self.selection_timeout_s, 0, 1e9)
+        _limit("devices.deadline_s", self.deadline_s, 0, 1e9)
+        _limit("devices.max_staleness", self.max_staleness, 0, 1_000_000)
+        _limit("devices.max_examples", self.max_examples, 1, 1 << 62)
+        _limit("devices.max_abandoned", self.max_abandoned, 1, 1_000_000)
         if self.late not in ("refuse", "fold"):
             raise ConfigError(f"devices.late = {self.late!r}", remedy='choose "refuse" or "fold"')
 
@@ -60,6 +66,10 @@ class Split:
     rule: str = ""
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        if self.rule.partition(":")[0] not in ("", "iid", "dirichlet", "classes", "subject"):
+            raise ConfigError(f"split.rule = {self.rule!r}", remedy="choose iid, dirichlet:ALPHA, classes:K or subject")
+
 
 @dataclass(frozen=True, slots=True)
 class Train:
@@ -70,6 +80,13 @@ class Train:
     rate: float = 0.1
     momentum: float = 0.0
     decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _limit("train.epochs", self.epochs, 0, 10_000)
+        _limit("train.batch", self.batch, 1, 1 << 20)
+        _limit("train.rate", self.rate, 0, 1e6)
+        _limit("train.momentum", self.momentum, 0, 1)
+        _limit("train.decay", self.decay, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,10 @@ class Server:
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "momentum", "adam"):
             raise ConfigError(f"server.optimiser = {self.optimiser!r}", remedy="choose sgd, momentum or adam")
+        _limit("server.rate", self.rate, 0, 1e6)
+        _limit("server.momentum", self.momentum, 0, 1)
+        _limit("server.beta2", self.beta2, 0, 1)
+        _limit("server.epsilon", self.epsilon, 1e-30, 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +151,10 @@ class Recipe:
     server: Server = field(default_factory=Server)
 
     def __post_init__(self) -> None:
-        task(self.task)
+        goal = task(self.task)
+        spec_of(
+            self.model or goal.arch, goal.input, goal.outputs, self.seed, self.freeze
+        )  # else a run opens and breaks
         _limit("rounds", self.rounds, 1, 1_000_000)
         _limit("seed", self.seed, 0, (1 << 63) - 1)
         late_deltas = self.devices.late == "refuse" or self.uplink.kind == "delta"

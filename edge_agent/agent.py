@@ -155,10 +155,10 @@ class Agent:
         plan = read_plan(self._opened(payload, Kind.PLAN))
         if self.work and (self.work.plan.run, self.work.plan.round) == (plan.run, plan.round):
             return
-        self._drop_work("replaced")
         waiting = {(upload.entry.run, upload.entry.round) for upload in self.uploads.values()}
         if self.standing.settled(plan.run, plan.round) or (plan.run, plan.round) in waiting:
-            return
+            return  # a broker that was restored may repeat an old plan, which ends no work
+        self._drop_work("replaced")
         try:
             check_gate(plan, self.config, (self.board or self._readings)())
             self.work = Work.begin(plan, payload, self.store, now_s)
@@ -179,7 +179,7 @@ class Agent:
         return read_board(self.config.state_dir)
 
     def _decline(self, run: str, number: int, exc: BitfleetError) -> None:
-        code, reason = exc.code, str(exc)[:400]
+        code, reason = exc.code, str(exc).removeprefix(f"{exc.code}: ")[:400]
         self.work, self.trouble = None, (code, exc.message[:400])
         self._ask(Ask("decline", run=run, round=number, code=code, reason=reason))
         log_event("declined", run=run, round=number, code=code, reason=exc.message)
@@ -210,7 +210,8 @@ class Agent:
         remove(upload.entry)
         del self.uploads[receipt.digest]
         self.trouble = (receipt.code, receipt.reason)
-        log_event("receipt", round=receipt.round, verdict=receipt.verdict, code=receipt.code or "none")
+        said = {"digest": receipt.digest[:12], "verdict": receipt.verdict, "code": receipt.code or "none"}
+        log_event("receipt", round=receipt.round, **said)
 
     def _carry(self, entry: Entry) -> Upload:
         upload = Upload(entry, self.payload_bytes, self.spread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from wire.messages.fields import DEVICE_ID
 from wire.settings import read_toml, settings_from
 
 __all__ = ["AgentConfig", "DataConfig", "Limits", "LinkConfig", "TrainConfig", "load_config"]
+
+_KEY = re.compile(r"([0-9a-f]{64})?")
+_TAKEN = ("coordinator", "dashboard")  # their names at the broker: see wire/topics.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,12 @@ class TrainConfig:
     attempts: int = 3
     max_batch: int = 1024
 
+    def __post_init__(self) -> None:
+        _check("train.threads", self.threads, 1, 1024)
+        _check("train.linger_s", self.linger_s, 0, 1e9)
+        _check("train.nice", self.nice, 0, 19)
+        _check("train.attempts", self.attempts, 1, 1_000_000)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkConfig:
@@ -57,6 +67,10 @@ class LinkConfig:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check("link.keepalive_s", self.keepalive_s, 1, 65535)
+        _check("link.chunk_kib", self.chunk_kib, 2, 1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +88,23 @@ class AgentConfig:
     link: LinkConfig = field(default_factory=LinkConfig)
 
     def __post_init__(self) -> None:
-        if not DEVICE_ID.fullmatch(self.device):
-            raise ConfigError(f"device = {self.device!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
+        for name, value in (("device", self.device), ("fleet", self.fleet)):
+            if not DEVICE_ID.fullmatch(value):
+                raise ConfigError(f"{name} = {value!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
+        if self.device in _TAKEN:
+            raise ConfigError(f"device = {self.device!r} is not a device's name", remedy="choose another")
+        if not _KEY.fullmatch(self.coordinator_key):
+            raise ConfigError(
+                f"coordinator_key = {self.coordinator_key!r}",
+                remedy="give the 64 hex digits that the coordinator logs as key=, or leave it out",
+            )
 
 
 def load_config(path: Path) -> AgentConfig:
     """Returns the configuration in a file; relative paths in it count from where the agent was started."""
     return settings_from(AgentConfig, read_toml(path), str(path))
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} = {value}", remedy=f"choose {low} to {high}")

@@ -69,8 +69,14 @@ def plan_fetch(plan: RoundPlan, store: Path) -> Fetch:
     path = shortest_path(plan.blobs, [plan.initial, *held_models(store)], plan.base, cached)
     sizes = {plan.spec: plan.spec_bytes, **{ref.digest: ref.size for ref in path}}
     lacking = {digest: size for digest, size in sizes.items() if digest not in cached}
-    wanted = {digest: Assembly.open(store, digest, size) for digest, size in lacking.items()}
+    parts = {digest: Assembly.open(store, digest, size) for digest, size in lacking.items()}
+    wanted = {digest: part for digest, part in parts.items() if not _finished(part, store / digest)}
     return Fetch(store, tuple(ref.digest for ref in path), wanted)
+
+
+def _finished(part: Assembly, path: Path) -> bool:
+    """Finishes a payload whose last piece arrived just before the device was killed; tells whether it did."""
+    return part.spans.complete and part.finish(path)
 
 
 def prune(store: Path, keep: Iterable[str]) -> None:

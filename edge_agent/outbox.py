@@ -6,12 +6,14 @@ A file appears by one rename and leaves on the coordinator's receipt, never on t
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Entry", "entries", "entry_path", "remove"]
 
 _READ_BYTES = 1 << 16
+_NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<digest>[0-9a-f]{64})\.update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,14 @@ def entry_path(folder: Path, run: str, number: int, digest: str) -> Path:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Returns the updates whose bytes are what their name says; a damaged one is moved aside."""
+    """Returns the updates whose bytes are what their name says; any other file is moved aside."""
     found = []
     for path in sorted(folder.glob("*.update")):
-        run, number, digest, _ = path.name.rsplit(".", 3)
-        if _digest(path) != digest:
+        name = _NAME.fullmatch(path.name)
+        if name is None or _digest(path) != name["digest"]:
             path.replace(path.with_suffix(".damaged"))
             continue
-        found.append(Entry(run, int(number), digest, path, path.stat().st_size))
+        found.append(Entry(name["run"], int(name["round"]), name["digest"], path, path.stat().st_size))
     return found
 
 

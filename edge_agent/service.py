@@ -65,13 +65,20 @@ def leave(config: AgentConfig, sure: bool) -> int:
     """Stops the agent, clears what the broker retains of it, and deletes its state; the data stay."""
     if not config.state_dir.exists():
         raise StateError(f"{config.state_dir} does not exist: this device has not joined")
-    if not sure and input(f"Delete {config.state_dir} and leave {config.fleet!r}? [y/N] ").strip().lower() != "y":
+    if not sure and not _confirmed(f"Delete {config.state_dir} and leave {config.fleet!r}? [y/N] "):
         return 1
     _end_running(config.state_dir)
     told = _say_farewell(config)
     shutil.rmtree(config.state_dir)
     print("left" if told else "left; the broker could not be told, so it still shows this device as lost")
     return 0
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() == "y"
+    except EOFError as exc:
+        raise StateError("nobody is there to confirm", remedy="say --yes") from exc
 
 
 def _facts(config: AgentConfig) -> dict[str, Any]:
@@ -156,7 +163,9 @@ def _say_farewell(config: AgentConfig) -> bool:
             waiting = {
                 transport.publish(topics.device(config.device, leaf), b"", retain=True) for leaf in ("state", "info")
             }
-        elif isinstance(event, Sent | Unsent):
+        elif isinstance(event, Sent):
             waiting.discard(event.token)
+        elif isinstance(event, Unsent):
+            break
     transport.close()
     return asked and not waiting

@@ -20,7 +20,7 @@ _AGAIN = (KILLED, "E-BLOB")
 
 @dataclass(slots=True)
 class Work:
-    """The state of one invitation. `asked` are the digests whose topics were subscribed."""
+    """The state of one invitation. `asked` are the digests whose topics were subscribed, `distrusted` says that a blob was wrong."""
 
     plan: RoundPlan
     frame: bytes
@@ -29,6 +29,7 @@ class Work:
     path: tuple[str, ...] = ()
     fetched_bytes: int = 0
     training: bool = False
+    distrusted: bool = False
     tries: int = 0
 
     @classmethod
@@ -41,7 +42,7 @@ class Work:
     def start(self, worker: Worker, config: AgentConfig, store: Path, outbox: Path) -> None:
         """Hands the job to the child."""
         if self.fetch:
-            self.path, self.fetched_bytes = self.fetch.path, self.fetch.fetched_bytes
+            self.path, self.fetched_bytes = self.fetch.path, self.fetched_bytes + self.fetch.fetched_bytes
         self.fetch, self.training = None, True
         self.tries += 1
         worker.start(self._header(config, store, outbox), self.frame)
@@ -54,13 +55,12 @@ class Work:
         log_event("job-failed", round=self.plan.round, code=result.code, reason=result.reason, tries=self.tries)
         if result.code not in _AGAIN or self.tries >= attempts:
             raise Declined(result.reason, code=result.code)
-        if result.code == "E-BLOB":
-            self.path = ()
+        self.distrusted = result.code == "E-BLOB"
         return None
 
     def restart(self, store: Path, now_s: float) -> None:
-        """Makes the work ready to start again; without a path the store is emptied and everything fetched anew."""
-        if not self.path:
+        """Makes the work ready to start again; a store with a wrong blob is emptied and everything fetched anew."""
+        if self.distrusted:
             prune(store, ())
         self.fetch = plan_fetch(self.plan, store)
         self.fetch.asked_s = now_s - self.fetch.wait_s

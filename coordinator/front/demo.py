@@ -87,7 +87,12 @@ def start_python(log: Path, module: str, *words: str) -> Iterator[subprocess.Pop
 
 def agent_config(device: str, broker: str, folder: Path, data: Mapping[str, Any], key: str = "") -> str:
     """Returns the TOML of one agent of the demo's fleet."""
-    lines = [f'device = "{device}"', f'fleet = "{FLEET}"', f'broker = "{broker}"', f'state_dir = "{folder}"']
+    lines = [
+        f'device = "{device}"',
+        f'fleet = "{FLEET}"',
+        f'broker = "{broker}"',
+        f"state_dir = {json.dumps(str(folder), ensure_ascii=False)}",
+    ]
     lines += [f'coordinator_key = "{key}"'] if key else []
     lines += ["", "[data]", *(f"{name} = {json.dumps(value)}" for name, value in data.items())]
     return "\n".join([*lines, "", "[train]", "nice = 0", ""])

@@ -10,6 +10,7 @@ from typing import Any
 
 from coordinator.rounds.planner import Planner
 from coordinator.state.database import Database
+from wire.errors import StateError
 from wire.messages.blob import snapshot_blob
 from wire.pieces.assembly import write_whole
 
@@ -21,6 +22,8 @@ Line = Mapping[str, Any]
 def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
     """Returns a run's figures from its ledger lines, in the order of the ledger."""
     ledger = list(lines)
+    if not ledger:
+        raise StateError("there is no such run here", remedy="`bitfleet runs` lists what there is")
     opened = next(line for line in ledger if line["event"] == "run")
     ended = [line for line in ledger if line["event"] == "run" and line["status"] != "open"]
     by_round = [line["accuracy"] for line in ledger if line["event"] == "evaluated" and "accuracy" in line]

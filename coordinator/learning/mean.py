@@ -30,7 +30,7 @@ class Mean:
         for name, values in tensors.items():
             if name not in self.sums:
                 self.sums[name] = np.zeros(values.shape, np.float64)
-            self.sums[name] += values * np.float64(weight)
+            self.sums[name] += np.multiply(values, weight, dtype=np.float64)  # NumPy 1 would multiply in float32
         self.weight += weight
         self.count += 1
 

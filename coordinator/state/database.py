@@ -102,7 +102,7 @@ def open_database(path: Path, read_only: bool = False) -> Database:
     """Returns the database at `path`, made if need be; raises StateError if the file is no such database."""
     try:
         if read_only:
-            link = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+            link = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         else:
             link = sqlite3.connect(path, isolation_level=None)
             link.execute("PRAGMA journal_mode = WAL")

@@ -22,7 +22,7 @@ def answer(frame: Frame) -> dict[str, Any]:
     try:
         return run_job(job_from(frame.header, bytes(frame.payload)))
     except BitfleetError as exc:
-        return {"code": exc.code, "reason": str(exc)}
+        return {"code": exc.code, "reason": str(exc).removeprefix(f"{exc.code}: ")}
     except MemoryError:
         return {"code": "E-MEMORY", "reason": "the training child ran out of memory"}
     except ImportError as exc:

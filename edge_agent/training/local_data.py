@@ -16,7 +16,7 @@ __all__ = ["local_data"]
 
 def local_data(config: DataConfig, spec: ModelSpec) -> Dataset:
     """Returns the examples, checked against what the model takes in and gives out."""
-    data = _cached(config)
+    data = _cached(config, spec.input)
     if data.x.shape[1:] != spec.input:
         raise DataError(f"examples have shape {data.x.shape[1:]}, the model takes {spec.input}")
     if not len(data):
@@ -27,9 +27,9 @@ def local_data(config: DataConfig, spec: ModelSpec) -> Dataset:
 
 
 @lru_cache(maxsize=1)
-def _cached(config: DataConfig) -> Dataset:
+def _cached(config: DataConfig, shape: tuple[int, ...]) -> Dataset:
     if config.folder:
-        return load_folder(config.folder)
+        return load_folder(config.folder, shape)
     name = task(config.task).data
     if name is None:
         raise DataError(f"task {config.task!r} has no data", remedy="name a folder in [data]")
