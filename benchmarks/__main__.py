@@ -19,10 +19,13 @@ from benchmarks.result import Result, to_json
 
 __all__ = ["available", "main"]
 
+HERE = Path(__file__).parent
+
 
 def available() -> dict[str, str]:
     """Returns what each benchmark measures, by name; nothing is imported for it."""
-    trees = {path.stem: ast.parse(path.read_text()) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    paths = sorted([*HERE.glob("*.py"), *HERE.glob("peers/*.py")])
+    trees = {".".join(path.relative_to(HERE).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}
     return {name: (ast.get_docstring(tree) or "").split("\n")[0] for name, tree in trees.items() if _runs(tree)}
 
 
@@ -49,7 +52,7 @@ def _runs(tree: ast.Module) -> bool:
 
 def _list(unknown: str | None) -> int:
     for name, says in available().items():
-        print(f"{name:10} {says}")
+        print(f"{name:13} {says}")
     if unknown is None:
         return 0
     print(f"there is no benchmark {unknown!r}; those above are all", file=sys.stderr)

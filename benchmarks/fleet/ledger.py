@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fleet.processes import Fleet
 from coordinator.state.database import Database, open_database
 from wire.errors import StateError
 
@@ -16,7 +17,7 @@ __all__ = ["Line", "await_published", "ledger", "published_s"]
 
 Line = Mapping[str, Any]
 
-_LONGEST_S = 600.0
+_LONGEST_S = 300.0
 
 
 def ledger(home: Path) -> list[Line]:
@@ -32,15 +33,16 @@ def published_s(lines: list[Line]) -> list[float]:
 
 
 def await_published(
-    home: Path, coordinator: subprocess.Popen[bytes], count: int, meanwhile: Callable[[], object] = lambda: None
+    place: Fleet, coordinator: subprocess.Popen[bytes], count: int, meanwhile: Callable[[], object] = lambda: None
 ) -> int:
-    """Returns how many rounds are published once there are `count`; raises if the coordinator ends before."""
+    """Returns how many rounds are published once there are `count`; raises if somebody ends before."""
     ends_s = time.monotonic() + _LONGEST_S
-    while (found := _published(home)) < count:
-        if coordinator.poll() is not None and _published(home) < count:
+    while (found := _published(place.home)) < count:
+        if coordinator.poll() is not None and _published(place.home) < count:
             raise RuntimeError(f"the coordinator ended ({coordinator.returncode}) after {found} rounds: see its log")
         if time.monotonic() > ends_s:
             raise RuntimeError(f"{found} rounds in {_LONGEST_S:.0f} s, waiting for {count}")
+        place.check()
         meanwhile()
         time.sleep(0.05)
     return found

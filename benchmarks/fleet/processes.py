@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from coordinator.broker import Broker, start_broker
@@ -24,6 +25,7 @@ class Fleet:
     broker: Broker
     stack: ExitStack
     agents: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    devices: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -42,11 +44,27 @@ class Fleet:
             config = self.folder / f"{device}.toml"
             config.write_text(agent_config(device, url, self.folder / device, {"task": "echo"}, self.key) + train)
             self.agents[device] = self.start("edge_agent", "run", "--config", str(config), log=device)
+            self.devices.append(self.agents[device])
+
+    def swarm(self, count: int, processes: int) -> None:
+        """Starts so many agents without children, in so few processes."""
+        edges = [count * at // processes for at in range(processes + 1)]
+        words = ["--broker", self.broker.url, "--fleet", FLEET, "--key", self.key, "--folder", str(self.folder)]
+        for first, past in pairwise(edges):
+            part = ["--first", str(first), "--count", str(past - first)]
+            self.devices.append(self.start("benchmarks.fleet.swarm", *words, *part, log=f"swarm-{first}"))
 
     def serve(self, *words: str) -> subprocess.Popen[bytes]:
         """Starts `bitfleet serve` of the recipe "echo"; `words` are added."""
         place = ("--home", str(self.home), "--fleet", FLEET, "--broker", self.broker.url)
         return self.start("coordinator", "serve", *place, "--recipe", "echo", *words, log="coordinator")
+
+    def check(self) -> None:
+        """Raises if a device's process has ended: the coordinator would wait for it."""
+        ended = [process.args for process in self.devices if process.poll() is not None]
+        if ended:
+            tails = [log.read_text()[-500:] for log in sorted(self.folder.glob("*.log"))]
+            raise RuntimeError("\n".join([f"ended early: {ended}", *tails]))
 
     def start(self, module: str, *words: str, log: str) -> subprocess.Popen[bytes]:
         """Starts `python -m MODULE WORDS`, with its output in the log of that name."""
