@@ -11,7 +11,7 @@ from coordinator.rounds.accept import CONTENT_CODES, RoundView, check_update
 from coordinator.rounds.book import Counted
 from coordinator.rounds.intake import Intake
 from coordinator.run_state import RunState
-from wire.errors import BitfleetError, Refused
+from wire.errors import BitfleetError, Refused, WireError
 from wire.events import log_event
 from wire.frame import Kind, decode_frame
 from wire.messages.blob import digest_bytes
@@ -67,7 +67,7 @@ class Desk:
         ask = decode_ask(payload)
         if ask.what == "blob":
             if not self.state.library.ask(ask.digest, ask.spans, device, self.state.clock()):
-                log_event("no-such-blob", device=device, digest=ask.digest[:12])
+                raise Refused(f"there is no blob {ask.digest[:12] or 'without a name'} with these bytes", code="E-BLOB")
         elif ask.what == "decline":
             self._declined(device, ask)
         else:
@@ -83,6 +83,8 @@ class Desk:
 
     def _what_became(self, device: str, ask: Ask) -> None:
         """Answers what became of an update: its receipt, or what is missing of it, or that it is of no use."""
+        if not ask.digest:
+            raise WireError("a question about an update that it does not name")
         receipt = self.state.book.settled(device, ask.digest)
         if receipt is None and not self._takes(ask.run, ask.round):
             if self._waits(ask.run, ask.round):
@@ -164,11 +166,13 @@ class Desk:
     def _refuse(self, device: str, number: int, digest: str, exc: BitfleetError, run: str = "") -> None:
         state = self.state
         self.refusals[self.state.number, device] += 1
+        full = self.refusals[self.state.number, device] == _MOST_REFUSALS
         with state.database.change():
             state.book.refuse(number, device, digest, exc.code, exc.message)
-            if exc.code in CONTENT_CODES and state.book.outcomes(self.state.number).get(device) == "":
+            # Nobody waits for a device whose update is wrong, nor for one that is not listened to any more.
+            if (full or exc.code in CONTENT_CODES) and state.book.outcomes(self.state.number).get(device) == "":
                 state.book.disregard(self.state.number, device)
-            if self.refusals[self.state.number, device] == _MOST_REFUSALS:
+            if full:
                 state.database.note("quarantined", state.run, self.state.number, device, refusals=_MOST_REFUSALS)
         log_event("refused", device=device, round=number, code=exc.code, reason=exc.message)
         receipt = Receipt(digest, run or state.run, max(0, number), "refused", exc.code, exc.message[:400])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class Library:
     folder: Path
     payload_bytes: int = 64 * 1024
     wants: dict[str, _Want] = field(default_factory=dict)
-    due: deque[tuple[str, Span, tuple[str, ...]]] = field(default_factory=deque)
+    due: dict[tuple[str, Span], set[str]] = field(default_factory=dict)
 
     def put(self, digest: str, data: bytes) -> None:
         """Keeps a blob durably."""
@@ -68,17 +67,18 @@ class Library:
         return True
 
     def gather(self, now_s: float) -> None:
-        """Turns the questions that have waited long enough for company into pieces."""
+        """Turns questions that have waited long enough for company into pieces; one piece serves all who ask."""
         most = min(_LARGEST_PIECE, self.payload_bytes - HEADER_BYTES)
         for digest in [d for d, want in self.wants.items() if now_s - want.since_s >= _GATHER_S]:
             want = self.wants.pop(digest)
-            askers = tuple(sorted(want.askers))
-            self.due.extend((digest, span, askers) for span in cut_spans(want.spans.held, most))
+            for span in cut_spans(want.spans.held, most):
+                self.due.setdefault((digest, span), set()).update(want.askers)
 
     def next_piece(self) -> Piece | None:
         """Returns the next piece to publish."""
         while self.due:
-            digest, (start, end), askers = self.due.popleft()
+            digest, (start, end) = key = next(iter(self.due))
+            askers = tuple(sorted(self.due.pop(key)))
             path = self.folder / digest
             if path.is_file():
                 with path.open("rb") as file:

@@ -40,6 +40,8 @@ class RunState:
     def __post_init__(self) -> None:
         self.library = Library(self.planner.folder / "blobs")
         self.row = last_round(self.database, self.run)
+        entered = self.database.row("SELECT status FROM runs WHERE run = ?", self.run)
+        self.over = entered is not None and entered["status"] != "open"
 
     @property
     def book(self) -> Book:

@@ -22,6 +22,7 @@ from wire.transport import Message, Will
 __all__ = ["Serving", "serve"]
 
 _SETTLE_S = 1.0
+_PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def _transport(serving: Serving, home: Home) -> MqttTransport:
         client_id="coordinator",
         will=Will(Topics(serving.fleet).coordinator, lost),
         keepalive_s=serving.keepalive_s,
+        chunk_bytes=_PIECE_BYTES,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_agent.config import AgentConfig
 from edge_agent.gate import Readings, check_gate, read_board
 from edge_agent.info import device_info
-from edge_agent.outbox import Entry, entries, entry_path, remove
+from edge_agent.outbox import Entry, entries, entry_path, left_behind, remove
 from edge_agent.standing import Standing, load_standing, save_standing
 from edge_agent.upload import Upload
 from edge_agent.work import Work
@@ -77,6 +77,11 @@ class Agent:
         """Returns the folder of updates that are not settled."""
         return self.config.state_dir / "outbox"
 
+    @property
+    def _upload(self) -> Upload | None:
+        """Returns the oldest: one after the other, since the coordinator keeps one unfinished update of a device."""
+        return next(iter(self.uploads.values()), None)
+
     def step(self, longest_s: float = _LONGEST_WAIT_S) -> bool:
         """Waits for an event at most until something is due, and acts; tells whether there was an event."""
         event = self.transport.receive(min(longest_s, self._due_s()), self.worker.wake)
@@ -130,6 +135,9 @@ class Agent:
             elif self.work and self.work.fetch:
                 self.work.fetch.take(decode_chunk(message.payload, _LARGEST_BLOB_BYTES), now_s)
         except BitfleetError as exc:
+            if isinstance(exc, Declined) and self.work:
+                self._decline(self.work.plan.run, self.work.plan.round, exc)
+                return
             self.trouble = (exc.code, exc.message)
             log_event("bad-message", topic=message.topic, code=exc.code, reason=exc.message)
 
@@ -144,8 +152,8 @@ class Agent:
         if state.state != "ready":
             return
         self.said = None
-        for upload in self.uploads.values():
-            self._ask(upload.question(self.clock()))
+        if self._upload:
+            self._ask(self._upload.question(self.clock()))
         self._fetch_more(self.clock())
 
     def _invite(self, payload: bytes, now_s: float) -> None:
@@ -160,7 +168,7 @@ class Agent:
             return  # a broker that was restored may repeat an old plan, which ends no work
         self._drop_work("replaced")
         try:
-            check_gate(plan, self.config, (self.board or self._readings)())
+            check_gate(plan, self.config, self.board() if self.board else read_board(self.config.state_dir))
             self.work = Work.begin(plan, payload, self.store, now_s)
         except BitfleetError as exc:
             self._decline(plan.run, plan.round, exc)
@@ -174,9 +182,6 @@ class Agent:
         if fetch and self.online and not fetch.complete:
             self.transport.subscribe(*(self.topics.blob(digest) for digest in fetch.wanted))
             self._ask(*fetch.questions(now_s))
-
-    def _readings(self) -> Readings:
-        return read_board(self.config.state_dir)
 
     def _decline(self, run: str, number: int, exc: BitfleetError) -> None:
         code, reason = exc.code, str(exc).removeprefix(f"{exc.code}: ")[:400]
@@ -226,11 +231,11 @@ class Agent:
     def _tick(self, now_s: float) -> None:
         self._advance_work(now_s)
         if self.online:
-            for upload in self.uploads.values():
-                if upload.due:
-                    upload.send(self.transport, self._topic("up"), now_s)
-                elif upload.overdue_s(now_s) <= 0:
-                    self._ask(upload.question(now_s))
+            upload = self._upload
+            if upload and upload.due:
+                upload.send(self.transport, self._topic("up"), now_s)
+            elif upload and upload.overdue_s(now_s) <= 0:
+                self._ask(upload.question(now_s))
             self._say(now_s)
 
     def _advance_work(self, now_s: float) -> None:
@@ -251,10 +256,13 @@ class Agent:
 
     def _finish(self, work: Work, digest_size: tuple[str, int] | None, now_s: float) -> None:
         """The update is in the outbox: carry it up. None means that the job has to be started again."""
-        if digest_size is None:
+        found = digest_size or left_behind(self.outbox, work.plan.run, work.plan.round)
+        if found is None:
             work.restart(self.store, now_s)
             return
-        digest, size = digest_size
+        digest, size = found
+        if self._upload:
+            self._ask(self._upload.question(now_s))  # of a round that is over by now: it would only be in the way
         path = entry_path(self.outbox, work.plan.run, work.plan.round, digest)
         self._carry(Entry(work.plan.run, work.plan.round, digest, path, size)).begin(now_s)
         self.work = None
@@ -284,7 +292,7 @@ class Agent:
 
     def _due_s(self) -> float:
         now_s = self.clock()
-        due = [upload.overdue_s(now_s) for upload in self.uploads.values()] if self.online else []
+        due = [self._upload.overdue_s(now_s)] if self._upload and self.online else []
         if self.work and self.work.fetch and self.online:
             due.append(self.work.fetch.overdue_s(now_s))
         if self.online and self._state() != self.said:

@@ -61,7 +61,7 @@ class LinkConfig:
     """How the agent reaches the broker."""
 
     keepalive_s: int = 60
-    chunk_kib: int = 64
+    chunk_kib: int = 256
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None

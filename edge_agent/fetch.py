@@ -1,6 +1,7 @@
 """Fetches what a plan names and the device lacks: the spec and the blobs on the shortest way to the base model.
 
-Files stand under their digest in the store; a file that is there is whole, since it got its name by a checked rename.
+Files stand under their digest in the store, and get that name by a checked rename. A power cut may still tear one, so
+the child checks the digest again before it uses it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.gate import disk_failure
 from wire.messages.plan import RoundPlan, shortest_path
 from wire.messages.reports import Ask
 from wire.pieces.assembly import Assembly
@@ -38,15 +40,20 @@ class Fetch:
         return not self.wanted
 
     def take(self, chunk: Chunk, now_s: float) -> None:
-        """Puts a piece where it belongs; a payload whose digest is wrong starts again."""
+        """Puts a piece where it belongs; a payload whose digest is wrong starts again. Declined if the disk is full."""
         assembly = self.wanted.get(chunk.digest)
         if assembly is None:
             return
         self.asked_s, self.wait_s = now_s, _SILENCE_S
         self.fetched_bytes += len(chunk.data)
-        assembly.put(chunk)
-        if assembly.spans.complete and assembly.finish(self.store / chunk.digest):
-            del self.wanted[chunk.digest]
+        try:
+            assembly.put(chunk)
+            if assembly.spans.complete and assembly.finish(self.store / chunk.digest, durable=False):
+                del self.wanted[chunk.digest]
+        except OSError as exc:
+            for part in self.wanted.values():
+                part.drop()
+            raise disk_failure(exc) from exc
 
     def questions(self, now_s: float) -> list[Ask]:
         """Returns what to ask for now, and waits longer before the next time."""
@@ -76,7 +83,7 @@ def plan_fetch(plan: RoundPlan, store: Path) -> Fetch:
 
 def _finished(part: Assembly, path: Path) -> bool:
     """Finishes a payload whose last piece arrived just before the device was killed; tells whether it did."""
-    return part.spans.complete and part.finish(path)
+    return part.spans.complete and part.finish(path, durable=False)
 
 
 def prune(store: Path, keep: Iterable[str]) -> None:

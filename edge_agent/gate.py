@@ -6,6 +6,7 @@ What cannot be read is None: unknown is not zero, and is not refused either.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from edge_agent.config import AgentConfig, Limits
 from wire.errors import Declined
 from wire.messages.plan import RoundPlan
 
-__all__ = ["Readings", "check_gate", "free_memory_bytes", "read_board"]
+__all__ = ["Readings", "check_gate", "disk_failure", "free_memory_bytes", "read_board"]
 
 _MB = 1e6
 
@@ -55,6 +56,13 @@ def check_gate(plan: RoundPlan, config: AgentConfig, board: Readings) -> None:
         raise Declined(f"batch {plan.train.batch}, at most {config.train.max_batch} here", code="E-ENVELOPE")
     _check_space(plan, config.limits, board)
     _check_power(config.limits, board)
+
+
+def disk_failure(exc: OSError) -> Declined:
+    """Returns what a device says when its storage does not take what it has to write."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if full else "look at the device's storage"
+    return Declined(str(exc), code="E-DISK-SPACE" if full else "E-DISK", remedy=remedy)
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:

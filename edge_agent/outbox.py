@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Entry", "entries", "entry_path", "remove"]
+from wire.pieces.assembly import sweep_drafts
+
+__all__ = ["Entry", "entries", "entry_path", "left_behind", "remove"]
 
 _READ_BYTES = 1 << 16
 _NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<digest>[0-9a-f]{64})\.update")
@@ -42,6 +44,13 @@ def entries(folder: Path) -> list[Entry]:
             continue
         found.append(Entry(name["run"], int(name["round"]), name["digest"], path, path.stat().st_size))
     return found
+
+
+def left_behind(folder: Path, run: str, number: int) -> tuple[str, int] | None:
+    """Returns digest and size of the update that a child finished just before it was killed, if there is one."""
+    sweep_drafts(folder)
+    found = (entry for entry in entries(folder) if (entry.run, entry.round) == (run, number))
+    return next(((entry.digest, entry.size) for entry in found), None)
 
 
 def remove(entry: Entry) -> None:

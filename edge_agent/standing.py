@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edge_agent.gate import disk_failure
 from wire.pieces.assembly import write_whole
 from wire.spec import canonical_json
 
@@ -47,5 +48,8 @@ def load_standing(folder: Path) -> Standing:
 
 
 def save_standing(folder: Path, standing: Standing) -> None:
-    """Writes the standing durably."""
-    write_whole(folder / _FILE, canonical_json({"session": standing.session, "done": dict(standing.done)}))
+    """Writes the standing durably; Declined if the disk does not take it."""
+    try:
+        write_whole(folder / _FILE, canonical_json({"session": standing.session, "done": dict(standing.done)}))
+    except OSError as exc:
+        raise disk_failure(exc) from exc

@@ -18,7 +18,7 @@ from wire.transport import Transport
 
 __all__ = ["Upload"]
 
-_WINDOW = 8
+_WINDOW = 4
 _SMALLEST_BYTES = 1024
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 60.0
@@ -84,8 +84,10 @@ class Upload:
         return self.silent_since_s + self.wait_s - now_s
 
     def question(self, now_s: float) -> Ask:
-        """Returns the question what became of this update, and doubles the wait before the next one."""
-        self.flying.clear()
+        """Returns the question what became of this update, and doubles the wait before the next one.
+
+        What is in flight stays so: pieces that take longer than the wait are too large for a link that then breaks.
+        """
         self.due.clear()
         self.silent_since_s = now_s
         self.wait_s = min(_LONGEST_WAIT_S, 2 * self.wait_s) * (0.75 + 0.5 * self.spread())

@@ -20,7 +20,10 @@ _AGAIN = (KILLED, "E-BLOB")
 
 @dataclass(slots=True)
 class Work:
-    """The state of one invitation. `asked` are the digests whose topics were subscribed, `distrusted` says that a blob was wrong."""
+    """The state of one invitation. `asked` are the digests whose topics were subscribed.
+
+    `distrusted` says that a blob of the store turned out wrong.
+    """
 
     plan: RoundPlan
     frame: bytes

@@ -19,4 +19,4 @@ def log_event(event: str, **values: object) -> None:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return repr(text) if " " in text or not text else text
+    return text if text.isprintable() and " " not in text and text else repr(text)  # a peer's text stays on its line

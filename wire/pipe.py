@@ -38,7 +38,10 @@ class Child:
         """Starts the module in a new Python."""
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=pipe, stdout=pipe, env={**os.environ, **(environment or {})}
+            [sys.executable, "-m", module, str(os.getpid())],
+            stdin=pipe,
+            stdout=pipe,
+            env={**os.environ, **(environment or {})},
         )
         return cls(process)
 
@@ -141,9 +144,12 @@ class Errand:
         return (self.child.fd,) if self.child is not None and self.busy else ()
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when its parent ends; ends at once if that has happened already."""
-    parent = os.getppid()
+def die_with_parent(parent: int | None = None) -> None:
+    """Asks the kernel to kill this process when its parent ends; ends at once if that has happened already.
+
+    A process that was long in starting has to be told who its parent was.
+    """
+    parent = os.getppid() if parent is None else parent
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -155,7 +161,7 @@ def serve_pipe(kind: Kind) -> Iterator[tuple[Frame, BinaryIO]]:
 
     Standard output is moved out of the way first: what the work prints goes to standard error.
     """
-    die_with_parent()
+    die_with_parent(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests = sys.stdin.buffer

@@ -18,12 +18,17 @@ def make_key(path: Path) -> None:
     """Leaves a new private key at `path`, readable by its owner only."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(Ed25519PrivateKey.generate().private_bytes_raw().hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)  # whole or not at all, and only if there is none
+        draft.unlink()
     except OSError as exc:
+        draft.unlink(missing_ok=True)
         raise ConfigError(f"key {path} cannot be made: {exc}", remedy="a key is never overwritten") from exc
-    with os.fdopen(handle, "w") as file:
-        file.write(Ed25519PrivateKey.generate().private_bytes_raw().hex() + "\n")
 
 
 def signer(path: Path) -> Callable[[bytes], bytes]:

@@ -141,9 +141,11 @@ def _open_run(home: Path, name: str) -> str:
     database = open_database(home / "fleet.sqlite", read_only=True)
     rows = database.rows("SELECT run, status FROM runs ORDER BY created DESC")
     for row in rows:
-        if row["run"] == name and row["status"] != "open":
+        reported = (home / "runs" / row["run"] / "report.json").exists()
+        unfinished = row["status"] == "open" or not reported
+        if row["run"] == name and not unfinished:
             raise StateError(f"run {name!r} is {row['status']}", remedy="start a new one with `bitfleet serve`")
-        if row["status"] == "open" and name in ("", row["run"]):
+        if unfinished and name in ("", row["run"]):
             return str(row["run"])
     raise StateError(f"no open run {name!r} in {home}", remedy="`bitfleet runs` lists what there is")
 

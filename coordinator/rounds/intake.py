@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wire.errors import WireError
 from wire.messages.reports import Ask, Span
 from wire.pieces.assembly import Assembly
 from wire.pieces.chunks import Chunk
@@ -12,6 +13,7 @@ from wire.pieces.chunks import Chunk
 __all__ = ["Intake"]
 
 _MOST_SPANS = 64
+_MOST_RANGES = 4096  # pieces come in order but for those of one window: many gaps are made on purpose
 
 
 @dataclass(slots=True)
@@ -25,6 +27,9 @@ class Intake:
         """Puts a piece where it belongs; returns the whole update's file when nothing is missing and it is right."""
         part = self._part(device, chunk.digest, chunk.total)
         part.put(chunk)
+        if len(part.spans.held) > _MOST_RANGES:
+            part.drop()
+            raise WireError(f"pieces with more than {_MOST_RANGES} gaps between them", code="E-SIZE")
         if not part.spans.complete:
             return None
         del self.parts[device]

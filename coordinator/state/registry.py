@@ -45,9 +45,12 @@ class Registry:
             self.devices[row["device"]] = Device(row["device"], state, json.loads(row["info"]), row["last_seen"])
 
     def heard_state(self, device: str, state: DeviceState) -> bool:
-        """Notes a state; a will of an earlier session is ignored. Tells whether it counts."""
+        """Notes a state; a will of an earlier session is ignored. Tells whether it counts.
+
+        Whoever speaks is here, whatever the session: a device that was installed anew counts from 1 again.
+        """
         known = self.devices.get(device)
-        if known and state.session < known.state.session:
+        if known and state.state in _AWAY and state.session < known.state.session:
             return False
         self._put(Device(device, state, known.info if known else {}, time.time()))
         return True

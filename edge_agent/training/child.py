@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_agent.gate import disk_failure
 from edge_agent.training.job import job_from, run_job
 from wire.errors import BitfleetError
 from wire.frame import Frame, Kind, encode_frame
@@ -23,6 +24,9 @@ def answer(frame: Frame) -> dict[str, Any]:
         return run_job(job_from(frame.header, bytes(frame.payload)))
     except BitfleetError as exc:
         return {"code": exc.code, "reason": str(exc).removeprefix(f"{exc.code}: ")}
+    except OSError as exc:
+        failure = disk_failure(exc)
+        return {"code": failure.code, "reason": failure.message}
     except MemoryError:
         return {"code": "E-MEMORY", "reason": "the training child ran out of memory"}
     except ImportError as exc:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -137,4 +138,7 @@ def _trained(job: Job, spec: ModelSpec, base: Params) -> tuple[Params, int, dict
     torch.set_num_threads(job.threads)
     found = fit(base, spec, local_data(job.data, spec), plan.train, key)
     losses = {"loss_before": found.loss_before, "loss_after": found.loss_after}
-    return found.params, found.examples, {name: round(value, 6) for name, value in losses.items() if value is not None}
+    for name, value in losses.items():
+        if not isfinite(value):
+            raise Declined(f"{name} is {value}", code="E-NONFINITE", remedy="lower the learning rate; look at the data")
+    return found.params, found.examples, {name: round(value, 6) for name, value in losses.items()}

@@ -30,8 +30,8 @@ class Fit:
 
     params: Params
     examples: int
-    loss_before: float | None = None
-    loss_after: float | None = None
+    loss_before: float
+    loss_after: float
 
 
 def fit(base: Params, spec: ModelSpec, data: Dataset, settings: TrainSettings, key: tuple[object, ...]) -> Fit:

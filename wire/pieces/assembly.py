@@ -24,11 +24,15 @@ _NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
 def write_whole(path: Path, data: bytes) -> None:
     """Leaves `path` with exactly `data`, or as it was: write, fsync, rename, fsync the folder."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # on a full disk it would only make matters worse
+        raise
     _sync_folder(path.parent)
 
 
@@ -91,11 +95,18 @@ class Assembly:
             file.write(f"{chunk.offset} {chunk.offset + len(chunk.data)}\n")
         self.spans.add(chunk.offset, chunk.offset + len(chunk.data))
 
-    def finish(self, path: Path) -> bool:
-        """Moves the whole payload to `path`, durably, if its digest is right; else drops it and returns False."""
+    def finish(self, path: Path, durable: bool = True) -> bool:
+        """Moves the whole payload to `path` if its digest is right; else drops it and returns False.
+
+        Where losing it in a power cut costs no more than fetching it again, `durable` = False spares the disk.
+        """
         if self._found_digest() != self.digest:
             self.drop()
             return False
+        if not durable:
+            self.part.replace(path)
+            self.notes.unlink(missing_ok=True)
+            return True
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
         self.part.replace(path)
