@@ -40,10 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     _demo(_command(words, "demo", commands.demo_command, "a whole federation on this machine, as real processes"))
     for name, run, text in (
         ("status", commands.status_command, "where a run stands (the newest, unless --run)"),
-        ("devices", commands.devices_command, "the devices that were seen, and what they do"),
         ("runs", commands.runs_command, "all runs and their figures"),
     ):
         _home(_command(words, name, run, text)).add_argument("--run", default="", help="a run's name")
+    _home(_command(words, "devices", commands.devices_command, "the devices that were seen, and what they do"))
     broker = _command(words, "broker", commands.broker_command, "keep a broker on this machine's loopback")
     broker.add_argument("--kind", choices=("auto", "iotcore", "mosquitto"), default="auto")
     broker.add_argument("--port", type=int, default=1883)

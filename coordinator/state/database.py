@@ -1,6 +1,6 @@
 """The coordinator's database: one SQLite file, every change one durable transaction.
 
-The ledger is a table that takes rows and never gives them up: triggers refuse UPDATE and DELETE.
+The ledger is a table that takes rows and never gives them up: triggers refuse UPDATE, DELETE and REPLACE.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ CREATE TRIGGER IF NOT EXISTS ledger_keeps BEFORE DELETE ON ledger
     BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
 CREATE TRIGGER IF NOT EXISTS ledger_stays BEFORE UPDATE ON ledger
     BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
+CREATE TRIGGER IF NOT EXISTS ledger_grows BEFORE INSERT ON ledger -- REPLACE would delete without a trigger
+    WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq) BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
 """
 
 

@@ -1,0 +1,166 @@
+"""The commands of the coordinator as a person types them: on a finished run, on none, on an interrupted one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from coordinator.__main__ import main
+from coordinator.front.demo import start_python
+from coordinator.state.database import open_database
+from tests.waiting import WAIT_S
+from wire.errors import StateError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _own_signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def output(capsys, *words):
+    """Returns the exit status of a command, and what it printed as JSON if it did."""
+    capsys.readouterr()
+    code = main(list(words))
+    printed = capsys.readouterr()
+    return code, json.loads(printed.out) if "--json" in words and not code else printed.err + printed.out
+
+
+def test_status(finished, capsys):
+    code, facts = output(capsys, "status", "--home", str(finished.home), "--json")
+    assert code == 0
+    assert facts == json.loads((finished.folder / "report.json").read_text())
+    assert output(capsys, "status", "--home", str(finished.home), "--json", "--run", finished.run) == (0, facts)
+    code, text = output(capsys, "status", "--home", str(finished.home))
+    assert f"model_digest       {finished.model_digest}" in text
+
+
+def test_devices(finished, capsys):
+    code, devices = output(capsys, "devices", "--home", str(finished.home), "--json")
+    assert code == 0
+    assert [device["device"] for device in devices] == ["dev-0", "dev-1"]
+    assert {device["info"]["task"] for device in devices} == {"digits"}
+    assert "dev-1" in output(capsys, "devices", "--home", str(finished.home))[1]
+
+
+def test_runs(finished, capsys):
+    code, runs = output(capsys, "runs", "--home", str(finished.home), "--json")
+    assert code == 0
+    assert runs == [json.loads((finished.folder / "report.json").read_text())]
+    assert output(capsys, "runs", "--home", str(finished.home), "--json", "--run", "other") == (0, [])
+
+
+@pytest.mark.parametrize("command", ["status", "devices", "runs", "resume"])
+def test_a_folder_that_is_none(tmp_path, capsys, command):
+    code, text = output(capsys, command, "--home", str(tmp_path / "none"))
+    assert (code, text.startswith("bitfleet: E-STATE: ")) == (1, True)
+    assert "name the folder that" in text
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_is_none(finished, capsys):
+    code, text = output(capsys, "status", "--home", str(finished.home), "--run", "nothing")
+    assert (code, "`bitfleet runs` lists what there is" in text) == (1, True)
+
+
+def test_a_folder_without_runs(tmp_path, capsys):
+    open_database(tmp_path / "fleet.sqlite").close()
+    code, text = output(capsys, "status", "--home", str(tmp_path))
+    assert (code, "there are no runs here" in text) == (1, True)
+    assert output(capsys, "runs", "--home", str(tmp_path), "--json") == (0, [])
+
+
+def test_resume_with_nothing_to_resume(finished, capsys):
+    code, text = output(capsys, "resume", "--home", str(finished.home))
+    assert (code, "no open run" in text) == (1, True)
+    code, text = output(capsys, "resume", "--home", str(finished.home), finished.run)
+    assert (code, f"run {finished.run!r} is done" in text) == (1, True)
+
+
+@pytest.mark.parametrize("setting", ["model=nonsense", "train.batch=0", "rounds=0"])
+def test_a_recipe_that_cannot_run_opens_no_run(tmp_path, capsys, setting):
+    code, text = output(capsys, "serve", "--home", str(tmp_path / "home"), "--set", setting)
+    assert (code, text.startswith("bitfleet: E-CONFIG: ")) == (1, True)
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--broker", "http://x"], "mqtt://"),
+        (["--username", "me", "--password-file", "/nonexistent/file"], "is not a file"),
+        (["--ca-file", "/nonexistent/ca"], "TLS files but no TLS"),
+    ],
+)
+def test_a_link_that_cannot_work(tmp_path, capsys, words, message):
+    code, text = output(capsys, "serve", "--home", str(tmp_path / "home"), "--recipe", "echo", *words)
+    assert (code, message in text) == (1, True)
+
+
+def test_words_that_are_wrong(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["server"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def words(tmp_path, broker):
+    return ["--home", str(tmp_path / "home"), "--fleet", "test", "--broker", broker.url]
+
+
+def phase_of(home):
+    try:
+        database = open_database(home / "fleet.sqlite", read_only=True)
+    except StateError:
+        return None
+    row = database.row("SELECT state FROM rounds")
+    database.close()
+    return row["state"] if row else None
+
+
+def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, capsys):
+    home = tmp_path / "home"
+    recipe = ["--recipe", "echo", "--devices", "1", "--rounds", "2", "--set", "model=vector-100"]
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "coordinator", "serve", *words(tmp_path, broker), *recipe],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ends_s = monotonic() + WAIT_S
+    while phase_of(home) != "selection" and monotonic() < ends_s:
+        sleep(0.05)
+    code, facts = output(capsys, "status", "--home", str(home), "--json")
+    assert (code, facts["status"], facts["round"], facts["phase"]) == (0, "open", 0, "selection")
+    second = subprocess.run(
+        [sys.executable, "-m", "coordinator", "resume", *words(tmp_path, broker)],
+        cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False,
+    )  # fmt: skip
+    assert (second.returncode, "another coordinator uses" in second.stderr) == (1, True)
+    serving.send_signal(signal.SIGINT)
+    _, said = serving.communicate(timeout=WAIT_S)
+    assert (serving.returncode, "`bitfleet resume` goes on" in said) == (130, True)
+
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'device = "dev-1"\nfleet = "test"\nbroker = "{broker.url}"\nstate_dir = "{tmp_path / "state"}"\n'
+        '[data]\ntask = "echo"\n[train]\nnice = 0\n'
+    )
+    with start_python(tmp_path / "agent.log", "edge_agent", "run", "--config", str(config)):
+        resumed = subprocess.run(
+            [sys.executable, "-m", "coordinator", "resume", *words(tmp_path, broker), "--json"],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    figures = json.loads(resumed.stdout)
+    assert (figures["run"], figures["status"], figures["rounds"]) == (facts["run"], "done", 2)
+    assert figures == json.loads((home / "runs" / facts["run"] / "report.json").read_text())
+    assert output(capsys, "resume", "--home", str(home))[0] == 1

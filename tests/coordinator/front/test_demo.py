@@ -1,0 +1,74 @@
+"""The demo as a person starts it: a whole federation of real processes, and the figures it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator.front.demo import agent_config
+from edge_agent.config import load_config
+from tests.conftest import started
+
+ROOT = Path(__file__).parents[3]
+KEYS = ("task", "recipe", "broker", "devices", "rounds", "accuracy", "accuracy_by_round", "bytes_up", "bytes_down")
+KEYS += ("params", "seconds", "refused", "model_digest", "run_dir")
+
+
+def demo(folder, *words):
+    figures = folder / "figures.json"
+    files = ["--dir", str(folder / "my demo"), "--json", str(figures)]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "coordinator", "demo", *files, *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(figures.read_text()), done.stdout
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "iotcore"])
+def test_a_whole_federation(tmp_path, kind):
+    started(kind, tmp_path / "probe").stop()
+    size = ["--set", "model=vector-1000"]
+    facts, text = demo(tmp_path, "--broker", kind, "--recipe", "echo", "--devices", "2", "--rounds", "3", *size)
+    assert not [key for key in KEYS if key not in facts]
+    assert (facts["task"], facts["recipe"], facts["broker"]) == ("echo", "echo", kind)
+    assert (facts["devices"], facts["rounds"], facts["params"], facts["refused"]) == (2, 3, 1000, 0)
+    assert (facts["accuracy"], facts["accuracy_by_round"]) == (None, [])
+    assert facts["updates"] == 6
+    assert facts["bytes_up"] > 6 * 4000
+    assert facts["bytes_down"] > 4 * 4000
+    assert "round 3/3: published" in text
+    assert facts["model_digest"] in text
+
+    folder = Path(facts["run_dir"])
+    report = json.loads((folder / "report.json").read_text())
+    assert {key: facts[key] for key in report if key not in ("seconds", "refused")} == {
+        key: value for key, value in report.items() if key not in ("seconds", "refused")
+    }
+    assert {path.name for path in folder.iterdir()} >= {"model.blob", "spec.json", "report.json", "ledger.jsonl"}
+    logs = {path.name for path in (tmp_path / "my demo" / "logs").iterdir()}
+    assert logs == {"coordinator.log", "device-00.log", "device-01.log"}
+
+
+def test_a_demo_that_cannot_work_says_so(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "coordinator", "demo", "--dir", str(tmp_path), "--set", "model=nonsense"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("bitfleet: E-CONFIG: unknown architecture 'nonsense'")
+
+
+def test_the_configuration_that_the_demo_writes_is_one_that_the_agent_reads(tmp_path):
+    folder = tmp_path / 'a "quoted" \\ folder düse'
+    data = {"task": "digits", "split": "iid", "parts": 4, "part": 3, "seed": 1}
+    path = tmp_path / "agent.toml"
+    path.write_text(agent_config("device-03", "mqtt://127.0.0.1:1883", folder, data, "ab" * 32))
+    config = load_config(path)
+    assert (config.device, config.fleet, config.state_dir) == ("device-03", "demo", folder)
+    assert (config.data.split, config.data.parts, config.data.part) == ("iid", 4, 3)
+    assert (config.coordinator_key, config.train.nice) == ("ab" * 32, 0)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_agent.fetch import held_models, plan_fetch, prune
+from models.init import initial
+from tests.edge_agent.boards import echo_spec, keep, plan, spec_bytes
+from wire.errors import WireError
+from wire.messages.blob import Downlink, delta_blob, snapshot_blob
+from wire.params import params_digest
+from wire.pieces.chunks import Chunk
+
+SPEC = echo_spec(2000)
+FOUR_BITS = Downlink(({"stage": "levels", "levels": 7},))
+
+
+def chain(rounds):
+    """Returns the models of some rounds, the deltas between them, and a snapshot of the last."""
+    held, models, deltas = initial(SPEC), [initial(SPEC)], []
+    for number in range(rounds):
+        wanted = {name: value + np.float32(0.1 * (number + 1)) for name, value in held.items()}
+        ref, data, held = delta_blob(wanted, held, SPEC, FOUR_BITS, ("down", number))
+        models.append(held)
+        deltas.append((ref, data))
+    return models, deltas, snapshot_blob(held, SPEC)
+
+
+MODELS, DELTAS, SNAPSHOT = chain(5)
+NEWEST = plan(SPEC, base=params_digest(MODELS[-1]), blobs=(*(ref for ref, _ in DELTAS), SNAPSHOT[0]))
+
+
+def pieces(digest, data, size=700):
+    return [Chunk(digest, len(data), at, memoryview(data)[at : at + size]) for at in range(0, len(data), size)]
+
+
+def give(fetch, data, digest):
+    for piece in pieces(digest, data):
+        fetch.take(piece, 1.0)
+
+
+def test_the_first_round_needs_the_spec_only(tmp_path):
+    fetch = plan_fetch(plan(SPEC), tmp_path)
+    assert (fetch.path, set(fetch.wanted)) == ((), {plan(SPEC).spec})
+    give(fetch, spec_bytes(SPEC), plan(SPEC).spec)
+    assert fetch.complete
+    assert (tmp_path / plan(SPEC).spec).read_bytes() == spec_bytes(SPEC)
+    assert fetch.fetched_bytes == len(spec_bytes(SPEC))
+
+
+def test_deltas_where_they_are_fewer_bytes_than_the_snapshot(tmp_path):
+    (tmp_path / f"{params_digest(MODELS[3])}.model").write_bytes(b"")
+    assert plan_fetch(NEWEST, tmp_path).path == tuple(ref.digest for ref, _ in DELTAS[3:])
+
+
+def test_from_the_seed_too_if_that_is_shorter(tmp_path):
+    sizes = sum(ref.size for ref, _ in DELTAS)
+    assert sizes < SNAPSHOT[0].size
+    assert plan_fetch(NEWEST, tmp_path).path == tuple(ref.digest for ref, _ in DELTAS)
+
+
+def test_the_snapshot_where_the_chain_is_broken_or_longer(tmp_path):
+    later = replace(NEWEST, blobs=NEWEST.blobs[1:])
+    assert plan_fetch(later, tmp_path).path == (SNAPSHOT[0].digest,)
+    dear = replace(NEWEST, blobs=tuple(replace(ref, size=ref.size * 9) if ref.source else ref for ref in NEWEST.blobs))
+    assert plan_fetch(dear, tmp_path).path == (SNAPSHOT[0].digest,)
+
+
+def test_what_is_there_already_is_not_fetched_and_costs_nothing(tmp_path):
+    keep(tmp_path, spec_bytes(SPEC))
+    keep(tmp_path, SNAPSHOT[1])
+    fetch = plan_fetch(NEWEST, tmp_path)
+    assert (fetch.path, fetch.complete, fetch.fetched_bytes) == ((SNAPSHOT[0].digest,), True, 0)
+
+
+def test_a_model_that_is_held_is_the_whole_way(tmp_path):
+    (tmp_path / f"{NEWEST.base}.model").write_bytes(b"")
+    assert plan_fetch(NEWEST, tmp_path).path == ()
+    assert held_models(tmp_path) == [NEWEST.base]
+
+
+def test_no_way_is_an_error(tmp_path):
+    with pytest.raises(WireError, match="E-BLOB"):
+        plan_fetch(replace(NEWEST, blobs=NEWEST.blobs[1:3]), tmp_path)
+
+
+def test_pieces_in_any_order_and_twice(tmp_path):
+    fetch = plan_fetch(replace(NEWEST, blobs=(SNAPSHOT[0],)), tmp_path)
+    mixed = pieces(SNAPSHOT[0].digest, SNAPSHOT[1])
+    for piece in [*mixed[::-1], *mixed[:2]]:
+        fetch.take(piece, 1.0)
+    assert SNAPSHOT[0].digest not in fetch.wanted
+    assert (tmp_path / SNAPSHOT[0].digest).read_bytes() == SNAPSHOT[1]
+
+
+def test_wrong_bytes_start_again_from_nothing(tmp_path):
+    fetch = plan_fetch(replace(NEWEST, blobs=(SNAPSHOT[0],)), tmp_path)
+    wrong = bytearray(SNAPSHOT[1])
+    wrong[1000] ^= 1
+    give(fetch, bytes(wrong), SNAPSHOT[0].digest)
+    part = fetch.wanted[SNAPSHOT[0].digest]
+    assert part.spans.missing() == ((0, len(wrong)),)
+    assert not (tmp_path / SNAPSHOT[0].digest).exists()
+    give(fetch, SNAPSHOT[1], SNAPSHOT[0].digest)
+    assert SNAPSHOT[0].digest not in fetch.wanted
+
+
+def test_a_piece_of_another_size_is_refused_and_a_foreign_one_ignored(tmp_path):
+    fetch = plan_fetch(plan(SPEC), tmp_path)
+    with pytest.raises(WireError, match="E-SIZE"):
+        fetch.take(Chunk(plan(SPEC).spec, 5, 0, memoryview(b"hello")), 1.0)
+    fetch.take(Chunk("0" * 64, 5, 0, memoryview(b"hello")), 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_restart_asks_just_for_the_rest(tmp_path):
+    first = plan_fetch(replace(NEWEST, blobs=(SNAPSHOT[0],)), tmp_path)
+    for piece in pieces(SNAPSHOT[0].digest, SNAPSHOT[1])[:4]:
+        first.take(piece, 1.0)
+    again = plan_fetch(replace(NEWEST, blobs=(SNAPSHOT[0],)), tmp_path)
+    asked = {ask.digest: ask.spans for ask in again.questions(0.0)}
+    assert asked[SNAPSHOT[0].digest] == ((2800, len(SNAPSHOT[1])),)
+    assert asked[NEWEST.spec] == ((0, NEWEST.spec_bytes),)
+
+
+def test_silence_asks_ever_more_rarely_until_something_comes(tmp_path):
+    fetch, now_s, waits = plan_fetch(NEWEST, tmp_path), 0.0, []
+    for _ in range(7):
+        waits.append(fetch.overdue_s(now_s))
+        now_s += waits[-1]
+        assert len(fetch.questions(now_s)) == len(fetch.wanted)
+    assert waits == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    fetch.take(pieces(NEWEST.spec, spec_bytes(SPEC))[0], now_s)
+    assert fetch.overdue_s(now_s) == 2.0
+
+
+def test_prune_keeps_what_is_named_with_and_without_suffix(tmp_path):
+    for name in ("a" * 64, "b" * 64, f"{'a' * 64}.model", f"{'c' * 64}.part", f"{'d' * 64}.model"):
+        (tmp_path / name).write_bytes(b"")
+    prune(tmp_path, ["a" * 64, "d" * 64])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a" * 64, f"{'a' * 64}.model", f"{'d' * 64}.model"]
+    prune(tmp_path, ())
+    assert not list(tmp_path.iterdir())
