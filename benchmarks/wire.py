@@ -3,8 +3,7 @@
 The relay stands between the agents and the broker and counts what TCP carries. It is read before the coordinator comes
 and after it has gone, so connecting (CONNECT, subscriptions, the device's description) is left out, and everything else
 is in: pieces, questions, states, acknowledgements, pings, and the spec that every device fetches once in a run.
-"Over packed" is that less the packed values themselves. "Fixed" is the part of it that does not grow with the update:
-less the framing of every piece but the first, which grows with it and is held down by the ratios.
+"Fixed" is all that less the packed values themselves.
 """
 
 from __future__ import annotations
@@ -16,13 +15,8 @@ from collections.abc import Sequence
 from benchmarks.fleet.ledger import await_published, ledger
 from benchmarks.fleet.processes import fleet
 from benchmarks.result import Figure, Requirement, Result, at_most
-from coordinator.accounts import packet_bytes
-from coordinator.front.demo import FLEET
-from edge_agent.config import LinkConfig
 from tests.relay import Relay
-from wire.pieces.chunks import HEADER_BYTES
 from wire.stages.chain import Chain
-from wire.topics import Topics
 
 __all__ = ["measure", "run"]
 
@@ -30,7 +24,6 @@ _LEVELS: dict[str, int | None] = {"float32": None, "8bit": 127, "4bit": 7, "1lev
 _LIMITS = {"float32": 1.01, "8bit": 0.26, "4bit": 0.135, "1level": 0.065}
 _FIXED_LIMIT_BYTES = 1000
 _QUIET_S = 1.0
-_PIECE_BYTES = LinkConfig().chunk_kib * 1024
 
 
 def run(options: Sequence[str]) -> Result:
@@ -73,18 +66,10 @@ def measure(broker: str, devices: int, rounds: int, elements: int, levels: int |
         "socket_up_bytes": up,
         "socket_down_bytes": down,
         "ledger_up_bytes": counted,
-        "over_packed_bytes": up - packed,
-        "fixed_bytes": up - packed - _later_pieces_bytes(packed),
+        "fixed_bytes": up - packed,
         "socket_over_4p": up / plain,
         "ledger_over_4p": counted / plain,
     }
-
-
-def _later_pieces_bytes(packed: int) -> int:
-    """Returns what the pieces after the first one cost beside what they carry: that grows with the update."""
-    topic = Topics(FLEET).device("device-00", "up")
-    later = -(-packed // (_PIECE_BYTES - HEADER_BYTES)) - 1
-    return later * (packet_bytes(topic, _PIECE_BYTES) - _PIECE_BYTES + HEADER_BYTES)
 
 
 def _quiet(relay: Relay, devices: int) -> tuple[int, int]:

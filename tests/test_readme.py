@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import available
+from benchmarks.readme import filled
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -71,3 +72,7 @@ def test_script_is_bash_that_parses_and_says_what_it_does(script):
     assert script.read_text().startswith("#!/usr/bin/env bash\n# ")
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+
+
+def test_figures_are_those_of_the_stored_results():
+    assert filled(TEXT) == TEXT, "python -m benchmarks.readme --write"

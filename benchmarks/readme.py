@@ -1,0 +1,61 @@
+"""Writes the stored figures into the README: `python -m benchmarks.readme --write`; a test compares them.
+
+Each cell stands between `<!-- figures:NAME -->` and `<!-- -->`, and is made from benchmarks/results/NAME.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+__all__ = ["filled", "main"]
+
+README = Path(__file__).parent.parent / "README.md"
+RESULTS = Path(__file__).parent / "results"
+_CELL = re.compile(r"<!-- figures:([a-z.]+) -->.*?<!-- -->")
+
+Figures = Mapping[str, float]
+
+_CELLS: dict[str, Callable[[Figures], str]] = {
+    "idle": lambda f: (
+        f"{f['resident_mb']:.1f} MB, {f['wire_kb_min']:.3f} kB/min, {f['cpu_percent_of_a_core']:.3f} % of a core"
+    ),
+    "round": lambda f: (
+        f"mosquitto {f['mosquitto_4_round_s']:.2f} and {f['mosquitto_10_round_s']:.2f} s,"
+        f" iotcore {f['iotcore_4_round_s']:.2f} and {f['iotcore_10_round_s']:.2f} s"
+    ),
+    "wire": lambda f: ", ".join(f"{f[name + '_socket_over_4p']:.4f}" for name in ("float32", "8bit", "4bit", "1level")),
+    "ingest": lambda f: (
+        f"{f['peak_mb_200_devices']:.1f} over {f['peak_mb_10_devices']:.1f} MB: {f['difference_mb']:.1f} MB more"
+    ),
+    "codec": lambda f: f"{f['encode_over_bare']:.2f}, {f['decode_over_bare']:.2f}",
+    "install": lambda f: f"{f['environment_mb']:.1f} MB, {f['distributions']} distributions",
+    "peers.flower": lambda f: (
+        f"{f['flower_round_s']:.2f} s against {f['bitfleet_round_s']:.2f} s: {f['round_ratio']:.0f} times"
+    ),
+}
+
+
+def filled(text: str) -> str:
+    """Returns the README's text with every cell as the stored results have it."""
+    return _CELL.sub(lambda match: f"<!-- figures:{match[1]} -->{_cell(match[1])}<!-- -->", text)
+
+
+def main() -> int:
+    """Writes the README, or says whether it is as the results are."""
+    text = README.read_text()
+    if "--write" in sys.argv:
+        README.write_text(filled(text))
+        return 0
+    return int(filled(text) != text)
+
+
+def _cell(name: str) -> str:
+    return _CELLS[name](json.loads((RESULTS / f"{name}.json").read_text())["figures"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
