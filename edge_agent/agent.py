@@ -210,13 +210,13 @@ class Agent:
         if receipt.verdict == "missing":
             upload.resume(receipt.spans or ((0, upload.entry.size),), now_s)
             return
-        self.standing = self.standing.settle(receipt.run, receipt.round)
+        self.standing = self.standing.settle(upload.entry.run, upload.entry.round)  # a refusal names the open round
         save_standing(self.config.state_dir, self.standing)
         remove(upload.entry)
         del self.uploads[receipt.digest]
         self.trouble = (receipt.code, receipt.reason)
         said = {"digest": receipt.digest[:12], "verdict": receipt.verdict, "code": receipt.code or "none"}
-        log_event("receipt", round=receipt.round, **said)
+        log_event("receipt", round=upload.entry.round, **said)
 
     def _carry(self, entry: Entry) -> Upload:
         upload = Upload(entry, self.payload_bytes, self.spread)

@@ -144,6 +144,7 @@ class Relay:
                 if cutting:
                     await asyncio.sleep(0.05)  # let what was let through arrive before the reset overtakes it
                     await self._reset([connection])
+                    break  # what is still in the reader's buffer was not passed on
         writer.close()
 
     async def _hold(self, count: int) -> None:

@@ -32,7 +32,6 @@ class Progress:
     seen: int = 0
     round: int = -1
     phase: str = "starting"
-    rounds_done: list[Mapping[str, Any]] = field(default_factory=list)
     evaluated: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
 

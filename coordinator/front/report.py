@@ -26,7 +26,8 @@ def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
         raise StateError("there is no such run here", remedy="`bitfleet runs` lists what there is")
     opened = next(line for line in ledger if line["event"] == "run")
     ended = [line for line in ledger if line["event"] == "run" and line["status"] != "open"]
-    by_round = [line["accuracy"] for line in ledger if line["event"] == "evaluated" and "accuracy" in line]
+    evaluated = [line for line in ledger if line["event"] == "evaluated" and ("accuracy" in line or "error" in line)]
+    by_round = [line.get("accuracy") for line in evaluated]  # unknown where the evaluation failed
     published = [line for line in ledger if line["event"] == "phase" and line["phase"] == "published"]
     refused = Counter(line["code"] for line in ledger if line["event"] == "refused")
     return {

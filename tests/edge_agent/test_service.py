@@ -143,6 +143,14 @@ def test_leave_says_when_the_broker_cannot_be_told(tmp_path, capsys, monkeypatch
     assert not (tmp_path / "state").exists()
 
 
+def test_leave_says_when_the_broker_refuses_to_be_told(mosquitto, tmp_path, capsys):
+    (tmp_path / "acl").write_text("topic read #\n")
+    broker = mosquitto(acl_file=str(tmp_path / "acl"))
+    (tmp_path / "state").mkdir()
+    assert main(["leave", "--yes", "--config", str(written(tmp_path, broker.url))]) == 0
+    assert "could not be told" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("answer", ["\n", "n\n", "yes please\n"])
 def test_leave_asks_first(tmp_path, monkeypatch, answer):
     (tmp_path / "state").mkdir()

@@ -86,9 +86,16 @@ def test_resume_with_nothing_to_resume(finished, capsys):
     assert (code, f"run {finished.run!r} is done" in text) == (1, True)
 
 
+def served(tmp_path, *words):
+    """Returns the exit status and the errors of `serve`, in a process of its own: one that works would not end."""
+    command = [sys.executable, "-m", "coordinator", "serve", "--home", str(tmp_path / "home"), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    return done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("setting", ["model=nonsense", "train.batch=0", "rounds=0"])
-def test_a_recipe_that_cannot_run_opens_no_run(tmp_path, capsys, setting):
-    code, text = output(capsys, "serve", "--home", str(tmp_path / "home"), "--set", setting)
+def test_a_recipe_that_cannot_run_opens_no_run(tmp_path, setting):
+    code, text = served(tmp_path, "--set", setting)
     assert (code, text.startswith("bitfleet: E-CONFIG: ")) == (1, True)
     assert not (tmp_path / "home").exists()
 
@@ -101,8 +108,8 @@ def test_a_recipe_that_cannot_run_opens_no_run(tmp_path, capsys, setting):
         (["--ca-file", "/nonexistent/ca"], "TLS files but no TLS"),
     ],
 )
-def test_a_link_that_cannot_work(tmp_path, capsys, words, message):
-    code, text = output(capsys, "serve", "--home", str(tmp_path / "home"), "--recipe", "echo", *words)
+def test_a_link_that_cannot_work(tmp_path, words, message):
+    code, text = served(tmp_path, "--recipe", "echo", *words)
     assert (code, message in text) == (1, True)
 
 

@@ -82,6 +82,14 @@ def test_a_run_that_is_still_open(lines):
     assert (figures["accuracy"], figures["model_digest"]) == (None, None)
 
 
+def test_an_evaluation_that_failed_is_unknown_and_not_the_one_before(lines):
+    last = lines.index(of(lines, "evaluated")[-1])
+    failed = {**{name: lines[last][name] for name in ("seq", "at", "run", "round", "device", "event")}, "error": "why"}
+    figures = figures_of([*lines[:last], failed, *lines[last + 1 :]])
+    assert figures["accuracy"] is None
+    assert figures["accuracy_by_round"] == [of(lines, "evaluated")[0]["accuracy"], None]
+
+
 def test_no_lines_no_figures():
     with pytest.raises(StateError, match="no such run"):
         figures_of([])

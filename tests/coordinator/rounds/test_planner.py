@@ -190,14 +190,15 @@ def test_what_rounding_left_out_goes_down_with_the_next_delta(planner):
 def test_the_devices_model_is_the_base_of_their_change(planner):
     """Deltas are taken against what the devices held, weights too: the server's own model moves by the same step."""
     one, other = planner(FOUR_BITS), planner(FOUR_BITS, "uplink.kind=weights", folder="other")
-    asked = one_round(one, 0)
-    assert asked.kind == "delta"
-    theirs = plan(other, 0)
-    entry = journal(other, theirs, "dev-0", add(other.state.held, change(other, 0.5)))
-    for _ in other.fold(row(other, 0), [entry], lambda _: theirs):
-        pass
-    for name, value in one.state.model.items():
-        np.testing.assert_allclose(other.state.model[name], value, atol=1e-6)
+    for number in range(3):
+        moved = {name: np.linspace(-1, 2, value.size, dtype=np.float32) for name, value in one.state.model.items()}
+        for made, sent in ((one, moved), (other, add(other.state.held, moved))):
+            asked = plan(made, number)
+            entry = journal(made, asked, "dev-0", sent)
+            list(made.fold(row(made, number), [entry], lambda _, asked=asked: asked))
+        assert not same(one.state.model, one.state.held)
+        for name, value in one.state.model.items():
+            np.testing.assert_allclose(other.state.model[name], value, atol=1e-5)
 
 
 def test_a_restart_comes_to_the_same_bytes(planner):
