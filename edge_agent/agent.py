@@ -7,12 +7,12 @@ the outbox and the standing are on disk, the plan is retained by the broker and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.gate import Readings, check_gate, read_board
-from edge_agent.info import device_info
+from edge_agent.gate import Readings, check_gate, disk_failure, read_board
+from edge_agent.info import device_info, present_state
 from edge_agent.outbox import Entry, entries, entry_path, left_behind, remove
 from edge_agent.standing import Standing, load_standing, save_standing
 from edge_agent.upload import Upload
@@ -20,12 +20,12 @@ from edge_agent.work import Work
 from edge_agent.worker import Worker
 from wire.errors import BitfleetError, Declined
 from wire.events import log_event
-from wire.frame import Frame, Kind, decode_frame
+from wire.frame import Kind
 from wire.messages.plan import read_plan
 from wire.messages.reports import Ask, DeviceState, Receipt, decode_state, encode_ask, encode_state, read_receipt
 from wire.pieces.assembly import sweep_drafts
 from wire.pieces.chunks import decode_chunk
-from wire.sign import check_signature
+from wire.sign import open_signed
 from wire.topics import Topics
 from wire.transport import Down, Event, Message, Sent, Transport, Unsent, Up
 
@@ -38,7 +38,7 @@ _LARGEST_BLOB_BYTES = 1 << 32
 
 @dataclass
 class Agent:
-    """One device. `spread` gives numbers in [0, 1) for jitter; `board` reads the sensors."""
+    """One device. `spread` gives jitter in [0, 1), `board` reads the sensors, `store` keeps specs, blobs and models."""
 
     config: AgentConfig
     transport: Transport
@@ -47,35 +47,28 @@ class Agent:
     spread: Callable[[], float]
     board: Callable[[], Readings] | None = None
     topics: Topics = field(init=False)
+    store: Path = field(init=False)
+    outbox: Path = field(init=False)
     standing: Standing = field(init=False)
     uploads: dict[str, Upload] = field(default_factory=dict)
     work: Work | None = None
     online: bool = False
     payload_bytes: int = 64 * 1024
+    coordinator_away: bool = False
     said: DeviceState | None = None
     changed_s: float = 0.0
     trouble: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
         self.topics = Topics(self.config.fleet)
+        self.store, self.outbox = (self.config.state_dir / name for name in ("store", "outbox"))
         for folder in (self.config.state_dir, self.store, self.outbox):
             folder.mkdir(parents=True, exist_ok=True)
             sweep_drafts(folder)
-        before = load_standing(self.config.state_dir)
-        self.standing = replace(before, session=before.session + 1)
+        self.standing = load_standing(self.config.state_dir).started()
         save_standing(self.config.state_dir, self.standing)
         for entry in entries(self.outbox):
             self._carry(entry)
-
-    @property
-    def store(self) -> Path:
-        """Returns the folder of specs, blobs and models."""
-        return self.config.state_dir / "store"
-
-    @property
-    def outbox(self) -> Path:
-        """Returns the folder of updates that are not settled."""
-        return self.config.state_dir / "outbox"
 
     @property
     def _upload(self) -> Upload | None:
@@ -94,10 +87,16 @@ class Agent:
         """Ends the child and says goodbye."""
         self.worker.stop()
         gone = encode_state(DeviceState("disconnected", self.standing.session))
-        self.transport.close(Message(self._topic("state"), gone))
+        self.transport.close(Message(self.topic("state"), gone))
 
-    def _topic(self, leaf: str) -> str:
+    def topic(self, leaf: str) -> str:
+        """Returns one of this device's topics."""
         return self.topics.device(self.config.device, leaf)
+
+    @property
+    def state(self) -> DeviceState:
+        """Returns what the device does now."""
+        return present_state(self.standing.session, self.trouble, self.work, self._upload)
 
     def _handle(self, event: Event) -> None:
         now_s = self.clock()
@@ -107,9 +106,9 @@ class Agent:
             self._greet(event)
         elif isinstance(event, Down):
             self.online = False
+            log_event("link-down", reason=event.reason)
             for upload in self.uploads.values():
                 upload.cut()
-            log_event("link-down", reason=event.reason)
         elif isinstance(event, Sent):
             any(upload.sent(event.token, now_s) for upload in self.uploads.values())
         elif isinstance(event, Unsent):
@@ -119,58 +118,56 @@ class Agent:
     def _greet(self, event: Up) -> None:
         """A new link: what is retained is published again; what is open is asked for when the coordinator is seen."""
         self.online, self.said, self.payload_bytes = True, None, event.payload_bytes
-        self.transport.subscribe(self._topic("plan"), self._topic("rcpt"), self.topics.coordinator)
-        self.transport.publish(self._topic("info"), device_info(self.config), retain=True)
+        self.transport.subscribe(self.topic("plan"), self.topic("rcpt"), self.topics.coordinator)
+        self.transport.publish(self.topic("info"), device_info(self.config), retain=True)
         self._say(self.clock())
         log_event("link-up", payload_bytes=event.payload_bytes)
 
     def _read(self, message: Message, now_s: float) -> None:
         try:
-            if message.topic == self._topic("plan"):
+            if message.topic == self.topic("plan"):
                 self._invite(message.payload, now_s)
-            elif message.topic == self._topic("rcpt"):
-                self._settle(read_receipt(self._opened(message.payload, Kind.RECEIPT)), now_s)
+            elif message.topic == self.topic("rcpt"):
+                self._settle(
+                    read_receipt(open_signed(message.payload, Kind.RECEIPT, self.config.coordinator_key)), now_s
+                )
             elif message.topic == self.topics.coordinator:
                 self._notice(decode_state(message.payload))
             elif self.work and self.work.fetch:
                 self.work.fetch.take(decode_chunk(message.payload, _LARGEST_BLOB_BYTES), now_s)
-        except BitfleetError as exc:
-            if isinstance(exc, Declined) and self.work:
+        except Declined as exc:
+            if self.work:
                 self._decline(self.work.plan.run, self.work.plan.round, exc)
-                return
+        except BitfleetError as exc:
             self.trouble = (exc.code, exc.message)
             log_event("bad-message", topic=message.topic, code=exc.code, reason=exc.message)
 
-    def _opened(self, data: bytes, kind: Kind) -> Frame:
-        frame = decode_frame(data, kind)
-        if self.config.coordinator_key:
-            check_signature(frame, self.config.coordinator_key)
-        return frame
-
     def _notice(self, state: DeviceState) -> None:
         """The coordinator is there, or there again: it may have lost pieces and states, so it is told and asked."""
+        self.coordinator_away = state.state in ("lost", "disconnected")
         if state.state != "ready":
             return
         self.said = None
-        if self._upload:
-            self._ask(self._upload.question(self.clock()))
+        self._ask_about_upload(self.clock())
         self._fetch_more(self.clock())
 
     def _invite(self, payload: bytes, now_s: float) -> None:
         if not payload:
             self._drop_work("withdrawn")
+            self._ask_about_upload(now_s)
             return
-        plan = read_plan(self._opened(payload, Kind.PLAN))
+        plan = read_plan(open_signed(payload, Kind.PLAN, self.config.coordinator_key))
         if self.work and (self.work.plan.run, self.work.plan.round) == (plan.run, plan.round):
             return
         waiting = {(upload.entry.run, upload.entry.round) for upload in self.uploads.values()}
         if self.standing.settled(plan.run, plan.round) or (plan.run, plan.round) in waiting:
             return  # a broker that was restored may repeat an old plan, which ends no work
         self._drop_work("replaced")
+        self._ask_about_upload(now_s)
         try:
             check_gate(plan, self.config, self.board() if self.board else read_board(self.config.state_dir))
             self.work = Work.begin(plan, payload, self.store, now_s)
-        except BitfleetError as exc:
+        except (BitfleetError, OSError) as exc:
             self._decline(plan.run, plan.round, exc)
             return
         self.trouble = ("", "")
@@ -183,9 +180,16 @@ class Agent:
             self.transport.subscribe(*(self.topics.blob(digest) for digest in fetch.wanted))
             self._ask(*fetch.questions(now_s))
 
-    def _decline(self, run: str, number: int, exc: BitfleetError) -> None:
+    def _ask_about_upload(self, now_s: float) -> None:
+        """Asks what became of the oldest update: of a round that is over, not one more piece need go up."""
+        if self._upload:
+            self._ask(self._upload.question(now_s))
+
+    def _decline(self, run: str, number: int, fault: BitfleetError | OSError) -> None:
+        exc = disk_failure(fault) if isinstance(fault, OSError) else fault
         code, reason = exc.code, str(exc).removeprefix(f"{exc.code}: ")[:400]
-        self.work, self.trouble = None, (code, exc.message[:400])
+        self._drop_work("declined")
+        self.trouble = (code, exc.message[:400])
         self._ask(Ask("decline", run=run, round=number, code=code, reason=reason))
         log_event("declined", run=run, round=number, code=code, reason=exc.message)
 
@@ -199,9 +203,8 @@ class Agent:
         self.work = None
 
     def _forget_topics(self) -> None:
-        topics = [self.topics.blob(digest) for digest in self.work.asked] if self.work else []
-        if topics and self.online:
-            self.transport.unsubscribe(*topics)
+        if self.work and self.work.asked and self.online:
+            self.transport.unsubscribe(*(self.topics.blob(digest) for digest in self.work.asked))
 
     def _settle(self, receipt: Receipt, now_s: float) -> None:
         upload = self.uploads.get(receipt.digest)
@@ -219,24 +222,30 @@ class Agent:
         log_event("receipt", round=upload.entry.round, **said)
 
     def _carry(self, entry: Entry) -> Upload:
-        upload = Upload(entry, self.payload_bytes, self.spread)
-        self.uploads[entry.digest] = upload
-        return upload
+        return self.uploads.setdefault(entry.digest, Upload(entry, self.payload_bytes, self.spread))
 
     def _ask(self, *asks: Ask) -> None:
-        if self.online:
-            for ask in asks:
-                self.transport.publish(self._topic("ask"), encode_ask(ask))
+        for ask in asks if self.online else ():
+            self.transport.publish(self.topic("ask"), encode_ask(ask))
 
     def _tick(self, now_s: float) -> None:
         self._advance_work(now_s)
         if self.online:
-            upload = self._upload
-            if upload and upload.due:
-                upload.send(self.transport, self._topic("up"), now_s)
-            elif upload and upload.overdue_s(now_s) <= 0:
-                self._ask(upload.question(now_s))
+            self._go_on_uploading(now_s)
             self._say(now_s)
+
+    def _go_on_uploading(self, now_s: float) -> None:
+        upload = self._upload
+        if upload is None:
+            return
+        try:
+            if upload.due:
+                upload.send(self.transport, self.topic("up"), now_s)
+            elif upload.overdue_s(now_s) <= 0 and not self.coordinator_away:
+                self._ask(upload.question(now_s))
+        except OSError as exc:
+            log_event("outbox-unreadable", file=upload.entry.path.name, reason=exc.strerror)
+            del self.uploads[upload.entry.digest]
 
     def _advance_work(self, now_s: float) -> None:
         result = self.worker.poll(now_s)
@@ -250,8 +259,9 @@ class Agent:
                 self._forget_topics()
                 work.start(self.worker, self.config, self.store, self.outbox)
             elif work.fetch and work.fetch.overdue_s(now_s) <= 0:
+                work.check_deadline(now_s)
                 self._fetch_more(now_s)
-        except Declined as exc:
+        except (BitfleetError, OSError) as exc:
             self._decline(work.plan.run, work.plan.round, exc)
 
     def _finish(self, work: Work, digest_size: tuple[str, int] | None, now_s: float) -> None:
@@ -261,40 +271,28 @@ class Agent:
             work.restart(self.store, now_s)
             return
         digest, size = found
-        if self._upload:
-            self._ask(self._upload.question(now_s))  # of a round that is over by now: it would only be in the way
+        self._ask_about_upload(now_s)
         path = entry_path(self.outbox, work.plan.run, work.plan.round, digest)
         self._carry(Entry(work.plan.run, work.plan.round, digest, path, size)).begin(now_s)
         self.work = None
         work.tidy(self.store)
 
-    def _state(self) -> DeviceState:
-        code, reason = self.trouble
-        now = DeviceState("ready", self.standing.session, code=code, reason=reason)
-        if self.work:
-            name = "training" if self.work.training else "fetching"
-            now = replace(now, state=name, run=self.work.plan.run, round=self.work.plan.round)
-        elif self.uploads:
-            entry = next(iter(self.uploads.values())).entry
-            now = replace(now, state="uploading", run=entry.run, round=entry.round)
-        elif code:
-            now = replace(now, state="idle")
-        return now
-
     def _say(self, now_s: float) -> None:
         """Publishes the state once it has held for a moment, so that a quick round costs no messages."""
-        state = self._state()
+        state = self.state
         if state == self.said:
             self.changed_s = now_s
         elif self.said is None or now_s - self.changed_s >= _STATE_SETTLES_S:
-            self.transport.publish(self._topic("state"), encode_state(state), retain=True)
+            self.transport.publish(self.topic("state"), encode_state(state), retain=True)
             self.said, self.changed_s = state, now_s
 
     def _due_s(self) -> float:
-        now_s = self.clock()
-        due = [self._upload.overdue_s(now_s)] if self._upload and self.online else []
-        if self.work and self.work.fetch and self.online:
+        """Returns how long to wait at most; pieces that are due wait for the broker, not for the clock."""
+        now_s, upload, due = self.clock(), self._upload, [_LONGEST_WAIT_S]
+        if upload and not upload.due and not self.coordinator_away:
+            due.append(upload.overdue_s(now_s))
+        if self.work and self.work.fetch:
             due.append(self.work.fetch.overdue_s(now_s))
-        if self.online and self._state() != self.said:
+        if self.state != self.said:
             due.append(self.changed_s + _STATE_SETTLES_S - now_s)
-        return max(0.0, min([_LONGEST_WAIT_S, *due]))
+        return max(0.0, min(due)) if self.online else _LONGEST_WAIT_S

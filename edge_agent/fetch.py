@@ -87,8 +87,8 @@ def _finished(part: Assembly, path: Path) -> bool:
 
 
 def prune(store: Path, keep: Iterable[str]) -> None:
-    """Deletes every file of the store but those named, with or without the suffix of a model."""
+    """Deletes every file of the store but those named: blobs, models, and pieces of them."""
     wanted = set(keep)
     for path in store.iterdir():
-        if path.name.removesuffix(MODEL_SUFFIX) not in wanted:
+        if path.name.split(".")[0] not in wanted:
             path.unlink(missing_ok=True)

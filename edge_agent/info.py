@@ -1,4 +1,4 @@
-"""What a device is and can do, published once for each link."""
+"""What a device is and can do, published once for each link; and what it does now."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
+from edge_agent.upload import Upload
+from edge_agent.work import Work
 from wire.frame import VERSION, Kind, encode_frame
+from wire.messages.reports import DeviceState
 
-__all__ = ["device_info"]
+__all__ = ["device_info", "present_state"]
 
 
 def device_info(config: AgentConfig) -> bytes:
@@ -27,6 +30,17 @@ def device_info(config: AgentConfig) -> bytes:
         "task": config.data.task,
     }
     return encode_frame(Kind.INFO, {name: fact for name, fact in facts.items() if fact is not None})
+
+
+def present_state(session: int, trouble: tuple[str, str], work: Work | None, upload: Upload | None) -> DeviceState:
+    """Returns what the device does now; `trouble` is the code and the reason of what went wrong last."""
+    code, reason = trouble
+    if work:
+        name = "training" if work.training else "fetching"
+        return DeviceState(name, session, work.plan.run, work.plan.round, code, reason)
+    if upload:
+        return DeviceState("uploading", session, upload.entry.run, upload.entry.round, code, reason)
+    return DeviceState("idle" if code else "ready", session, code=code, reason=reason)
 
 
 def _memory_bytes(root: Path = Path("/")) -> int | None:

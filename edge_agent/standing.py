@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.gate import disk_failure
+from wire.errors import StateError
 from wire.pieces.assembly import write_whole
 from wire.spec import canonical_json
 
@@ -27,6 +28,10 @@ class Standing:
     def settled(self, run: str, number: int) -> bool:
         """Tells whether the device has nothing left to do for this round."""
         return self.done.get(run, -1) >= number
+
+    def started(self) -> Standing:
+        """Returns the standing of a new start."""
+        return replace(self, session=self.session + 1)
 
     def settle(self, run: str, number: int) -> Standing:
         """Returns the standing after a receipt; the oldest runs are forgotten."""
@@ -52,4 +57,4 @@ def save_standing(folder: Path, standing: Standing) -> None:
     try:
         write_whole(folder / _FILE, canonical_json({"session": standing.session, "done": dict(standing.done)}))
     except OSError as exc:
-        raise disk_failure(exc) from exc
+        raise StateError(f"{folder / _FILE} cannot be written: {exc.strerror}", code=disk_failure(exc).code) from exc

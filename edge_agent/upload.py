@@ -35,7 +35,6 @@ class Upload:
     flying: dict[int, Span] = field(default_factory=dict)
     silent_since_s: float = 0.0
     wait_s: float = _FIRST_WAIT_S
-    parts_sent: int = 0
 
     def begin(self, now_s: float) -> None:
         """Makes every piece due."""
@@ -56,13 +55,15 @@ class Upload:
 
     def send(self, transport: Transport, topic: str, now_s: float) -> None:
         """Publishes due pieces up to the window."""
+        if len(self.flying) >= _WINDOW:
+            return
         with self.entry.path.open("rb") as file:
             while self.due and len(self.flying) < _WINDOW:
                 start, end = self.due.popleft()
                 file.seek(start)
                 piece = encode_chunk(self.entry.digest, self.entry.size, start, file.read(end - start))
                 self.flying[transport.publish(topic, piece)] = (start, end)
-                self.silent_since_s, self.parts_sent = now_s, self.parts_sent + 1
+                self.silent_since_s = now_s
 
     def sent(self, token: int, now_s: float) -> bool:
         """Notes that the broker took a piece; tells whether it was one of this update."""

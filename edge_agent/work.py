@@ -34,13 +34,20 @@ class Work:
     training: bool = False
     distrusted: bool = False
     tries: int = 0
+    ends_s: float = float("inf")
 
     @classmethod
     def begin(cls, plan: RoundPlan, frame: bytes, store: Path, now_s: float) -> Work:
-        """Returns the work at its start."""
+        """Returns the work at its start; what no later plan can build upon leaves the store first."""
+        prune(store, _useful(plan))
         fetch = plan_fetch(plan, store)
         fetch.asked_s = now_s
-        return cls(plan, frame, fetch, tuple(fetch.wanted))
+        return cls(plan, frame, fetch, tuple(fetch.wanted), ends_s=now_s + plan.deadline_s)
+
+    def check_deadline(self, now_s: float) -> None:
+        """Raises Declined if the round is over before its model has arrived."""
+        if self.fetch is not None and now_s >= self.ends_s:
+            raise Declined(f"the model did not arrive within {self.plan.deadline_s:.0f} s", code="E-DEADLINE")
 
     def start(self, worker: Worker, config: AgentConfig, store: Path, outbox: Path) -> None:
         """Hands the job to the child."""
@@ -70,8 +77,8 @@ class Work:
         self.asked = tuple(self.fetch.wanted)
 
     def tidy(self, store: Path) -> None:
-        """Keeps what the next round may build upon: the spec, the base and the blobs that this plan names."""
-        prune(store, [self.plan.spec, self.plan.base, *(ref.digest for ref in self.plan.blobs)])
+        """Keeps what the next round may build upon."""
+        prune(store, _useful(self.plan))
 
     def _header(self, config: AgentConfig, store: Path, outbox: Path) -> dict[str, Any]:
         data = config.data
@@ -91,3 +98,9 @@ class Work:
                 "seed": data.seed,
             },
         }
+
+
+def _useful(plan: RoundPlan) -> set[str]:
+    """Returns the digests of the spec, of the blobs, and of the models that the plan leads from or to."""
+    models = {digest for ref in plan.blobs for digest in (ref.digest, ref.source, ref.target)}
+    return {plan.spec, plan.base, *models}

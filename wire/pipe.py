@@ -107,7 +107,10 @@ class Errand:
         """Hands a job over."""
         if self.child is None or self.child.ended:
             self.stop()
-            self.child = Child.start(self.module, self.environment)
+            try:
+                self.child = Child.start(self.module, self.environment)
+            except OSError as exc:
+                raise StateError(f"no child process could be started: {exc.strerror}") from exc
         self.busy = True
         try:
             self.child.send(Kind.JOB, header, payload)

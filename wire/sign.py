@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wire.errors import ConfigError, WireError
-from wire.frame import Frame
+from wire.frame import Frame, Kind, decode_frame
 
-__all__ = ["check_signature", "make_key", "public_key", "signer"]
+__all__ = ["check_signature", "make_key", "open_signed", "public_key", "signer"]
 
 _KEY_BYTES = 32
 
@@ -44,6 +44,14 @@ def public_key(path: Path) -> str:
 
     private = Ed25519PrivateKey.from_private_bytes(_read_key(path))
     return private.public_key().public_bytes_raw().hex()
+
+
+def open_signed(data: bytes, kind: Kind, public: str) -> Frame:
+    """Returns the frame in `data`, its signature checked if there is a key to check it with."""
+    frame = decode_frame(data, kind)
+    if public:
+        check_signature(frame, public)
+    return frame
 
 
 def check_signature(frame: Frame, public: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -11,10 +12,10 @@ from edge_agent.config import TrainConfig
 from edge_agent.outbox import entries
 from edge_agent.standing import load_standing
 from edge_agent.training.inline import InlineWorker
-from edge_agent.worker import KILLED, Result
+from edge_agent.worker import KILLED, ChildWorker, Result
 from tests.edge_agent.boards import IDLE, config, echo_spec, keep, plan, spec_bytes
 from wire.frame import Kind, decode_frame
-from wire.messages.plan import encode_plan
+from wire.messages.plan import BlobRef, encode_plan
 from wire.messages.reports import DeviceState, Receipt, decode_ask, decode_state, encode_receipt, encode_state
 from wire.pieces.chunks import decode_chunk
 from wire.sign import make_key, public_key, signer
@@ -48,6 +49,10 @@ class Table:
 
     def heard(self, leaf):
         return [message.payload for message in self.seen if message.topic.endswith(f"/{leaf}")]
+
+    @property
+    def declined(self):
+        return [ask.code for ask in map(decode_ask, self.heard("ask")) if ask.what == "decline"]
 
     @property
     def states(self):
@@ -125,8 +130,7 @@ def test_a_round_from_plan_to_receipt(table):
 
 
 def test_the_same_plan_again_is_not_trained_again(table):
-    worker = Stubborn(0)
-    one = table(worker)
+    one = table(worker := Stubborn(0))
     for _ in range(3):
         one.say("plan", encode_plan(plan()))
     one.receipt("accepted")
@@ -238,3 +242,59 @@ def test_the_update_carries_its_measurements(table):
     header = decode_frame(entry.path.read_bytes(), Kind.UPDATE).header
     assert {"seconds", "cpu_s", "peak_bytes", "peak_source", "down_bytes"} == set(header["metrics"])
     assert (header["device"], header["examples"]) == ("dev-1", 1)
+
+
+def test_a_store_does_not_grow_with_rounds_that_are_never_finished(table):
+    one = table()
+    for number in range(5):
+        digest = keep(one.agent.store, bytes([number]) * 1000)
+        ref = BlobRef(digest, 1000, "", f"{number:064x}")
+        one.say("plan", encode_plan(replace(plan(round=number, base=ref.target, blobs=(ref,)), spec="f" * 64)))
+        one.say("plan", b"")
+    assert sum(path.stat().st_size for path in one.agent.store.iterdir()) <= 1000
+
+
+def test_a_model_that_never_comes_is_waited_for_until_the_deadline(table):
+    one = table()
+    one.say("plan", encode_plan(replace(plan(), spec="f" * 64)))
+    assert one.agent.work is not None
+    one.turn(3000)
+    assert (one.declined, one.agent.work) == (["E-DEADLINE"], None)
+
+
+def test_a_child_that_cannot_be_started_declines_the_round(table, monkeypatch):
+    monkeypatch.setattr("wire.pipe.sys.executable", "/nowhere/python")
+    one = table(ChildWorker(TrainConfig()))
+    one.say("plan", encode_plan(plan()))
+    assert one.declined == ["E-STATE"]
+
+
+def test_declining_ends_the_child_and_its_late_result_is_nobodys(table):
+    one = table(worker := Stubborn(0))
+    worker.poll = lambda now_s: None
+    one.say("plan", encode_plan(plan()))
+    assert one.agent.work.training
+    one.agent._decline("run-1", 0, OSError(errno.ENOSPC, "No space left on device"))
+    assert worker.inner.result is one.agent.work is None
+
+
+def test_an_upload_of_an_older_round_is_asked_about_when_a_new_plan_comes(table):
+    one = table()
+    one.say("plan", encode_plan(plan()))
+    (digest,) = one.agent.uploads
+    one.seen.clear()
+    one.say("plan", encode_plan(plan(round=1)))
+    assert ("update", digest) in [(ask.what, ask.digest) for ask in map(decode_ask, one.heard("ask"))]
+
+
+def test_nobody_is_asked_while_the_coordinator_says_that_it_is_away(table):
+    one = table()
+    one.say("plan", encode_plan(plan()))
+    one.other.publish(TOPICS.coordinator, encode_state(DeviceState("disconnected", 1)), retain=True)
+    one.turn()
+    one.seen.clear()
+    one.turn(3000)
+    assert not one.heard("ask")
+    one.other.publish(TOPICS.coordinator, encode_state(DeviceState("ready", 2)), retain=True)
+    one.turn()
+    assert len(one.heard("ask")) == 1

@@ -75,7 +75,7 @@ def test_every_byte_goes_up_once(entry):
     assert joined(broker) == DATA
     assert sum(len(piece.data) for piece in broker.pieces) == len(DATA)
     assert {piece.digest for piece in broker.pieces} == {entry.digest}
-    assert (up.parts_sent, {piece.total for piece in broker.pieces}) == (10, {len(DATA)})
+    assert (len(broker.pieces), {piece.total for piece in broker.pieces}) == (10, {len(DATA)})
 
 
 def test_a_cut_makes_pieces_smaller_down_to_a_floor(entry):
@@ -173,3 +173,14 @@ def test_each_acknowledged_piece_puts_the_question_off(entry):
     up.send(broker, "up", 0.0)
     up.sent(1, 1.5)
     assert up.overdue_s(2.0) == 1.5
+
+
+def test_a_full_window_neither_reads_nor_asks(entry):
+    """On a slow link the agent waits for the broker: it does not spin, and asks nothing while pieces are due."""
+    up, broker = upload(entry), Broker()
+    up.begin(0.0)
+    up.send(broker, "up", 0.0)
+    entry.path.unlink()
+    up.send(broker, "up", 9.0)
+    assert len(up.flying) == 4
+    assert up.due

@@ -80,7 +80,7 @@ def test_update_after_the_deadline_is_refused_by_name(meet):
     come_back(fleet, late)
     turn_until(fleet, lambda: not late.uploads)
     assert [line["code"] for line in noted(fleet, "refused", device="dev-2")] == ["E-ROUND-CLOSED"]
-    assert (late.trouble[0], late._state().state) == ("E-ROUND-CLOSED", "idle")
+    assert (late.trouble[0], late.state.state) == ("E-ROUND-CLOSED", "idle")
     assert not list(late.outbox.glob("*.update"))
     come_back(fleet, away)
     finish(fleet)
