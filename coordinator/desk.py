@@ -11,20 +11,21 @@ from coordinator.rounds.accept import CONTENT_CODES, RoundView, check_update
 from coordinator.rounds.book import Counted
 from coordinator.rounds.intake import Intake
 from coordinator.run_state import RunState
-from wire.errors import BitfleetError, Refused, WireError
+from wire.errors import BitfleetError, Refused, StateError, WireError
 from wire.events import log_event
-from wire.frame import Kind, decode_frame
+from wire.frame import Kind, decode_frame, peek_header
 from wire.messages.blob import digest_bytes
 from wire.messages.reports import Ask, Receipt, decode_ask, decode_state, encode_receipt
-from wire.messages.update import UpdateHeader
+from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader
 from wire.pieces.assembly import move_whole
-from wire.pieces.chunks import decode_chunk
+from wire.pieces.chunks import HEADER_BYTES, decode_chunk
 from wire.transport import Message
 
 __all__ = ["Desk"]
 
 _MOST_REFUSALS = 20
 _INFO_BYTES = 4096
+_DIGEST_BYTES = 32
 
 
 @dataclass
@@ -44,13 +45,27 @@ class Desk:
         if place is None or not message.payload:
             return
         device, leaf = place
-        self.state.accounts.heard(device, message.topic, len(message.payload))
-        if self.refusals[self.state.number, device] >= _MOST_REFUSALS:
+        if not message.retained:  # the broker says it again; the device sent it long ago
+            self.state.accounts.heard(device, message.topic, len(message.payload))
+        shut = self.refusals[self.state.number, device] >= _MOST_REFUSALS
+        if shut and leaf in ("ask", "up"):
             return
         try:
             _READERS[leaf](self, device, message.payload)
+        except StateError:
+            raise  # the fault is here, not the device's
         except BitfleetError as exc:
-            self._refuse(device, self.state.number, digest_bytes(message.payload), exc)
+            if not shut:
+                self._refuse(device, self.state.number, digest_bytes(message.payload), exc)
+        except OSError as exc:
+            self.intake.forget(device)
+            log_event("disk", device=device, reason=str(exc))  # no answer: the device will ask again
+
+    def tidy(self) -> None:
+        """Forgets the pieces and the refusals of rounds that are closed."""
+        number = self.state.number
+        self.intake.keep_only(lambda device: self._welcome(device, number - 1))
+        self.refusals = Counter({key: count for key, count in self.refusals.items() if key[0] == number})
 
     def _heard_state(self, device: str, payload: bytes) -> None:
         said = decode_state(payload)
@@ -90,35 +105,68 @@ class Desk:
             if self._waits(ask.run, ask.round):
                 return
             reason = f"round {ask.round} of run {ask.run} takes no updates"
-            self._refuse(device, ask.round, ask.digest, Refused(reason, code="E-ROUND-CLOSED"), ask.run)
+            self._refuse(device, ask.round, ask.digest, Refused(reason, code="E-ROUND-CLOSED"), run=ask.run)
             return
         if receipt is None:
+            wrong = self._cannot_be(device, ask)
+            if wrong is not None:
+                self._refuse(device, ask.round, ask.digest, wrong, run=ask.run, claimed=ask.round)
+                return
             spans = self.intake.missing(device, ask)
             receipt = Receipt(ask.digest, ask.run, ask.round, "missing", spans=spans)
         self._answer(device, receipt)
 
+    def _cannot_be(self, device: str, ask: Ask) -> Refused | None:
+        """Returns why an update will not count, before any of it was sent."""
+        most = self.state.planner.most_update_bytes
+        if ask.total > most:
+            return Refused(f"{ask.total} bytes, at most {most} can be right", code="E-SIZE")
+        if not self.state.book.invited(ask.round, device):
+            return Refused(f"{device!r} was not invited to round {ask.round}", code="E-NOT-INVITED")
+        return None
+
     def _piece(self, device: str, payload: bytes) -> None:
-        state, most = self.state, self.state.planner.most_update_bytes
-        chunk = decode_chunk(payload, most)
-        receipt = state.book.settled(device, chunk.digest)
+        digest = bytes(payload[:_DIGEST_BYTES]).hex() if len(payload) > HEADER_BYTES else digest_bytes(payload)
+        receipt = self.state.book.settled(device, digest)
         if receipt is not None:
             self._answer(device, receipt)
             return
-        if state.planner.recipe.devices.late == "fold" and not self.state.collecting:
-            return  # it may be a late update that the next round takes: the device will ask again
-        whole = self.intake.take(device, chunk)
+        try:
+            whole = self._gathered(device, payload)
+        except WireError as exc:
+            self._refuse(device, self.state.number, digest, exc)
+            return
         if whole is not None:
-            try:
-                self._judge(device, chunk.digest, whole, most)
-            except BitfleetError as exc:
-                self._refuse(device, self.state.number, chunk.digest, exc)
-            finally:
-                whole.unlink(missing_ok=True)
+            self._weigh(device, digest, whole)
 
-    def _judge(self, device: str, digest: str, whole: Path, most: int) -> None:
-        """Accepts a whole update: checked, in the journal, in the database, and only then receipted."""
+    def _gathered(self, device: str, payload: bytes) -> Path | None:
+        """Puts a piece to the others of its update; returns the file of the whole once it is there."""
         state = self.state
-        data = whole.read_bytes()
+        chunk = decode_chunk(payload, state.planner.most_update_bytes)
+        if not state.collecting:
+            if state.planner.recipe.devices.late == "fold":
+                return None  # it may be a late update that the next round takes: the device will ask again
+            raise Refused(f"round {state.number} takes no updates", code="E-ROUND-CLOSED")
+        if not self._welcome(device, state.number):
+            raise Refused(f"{device!r} was not invited to round {state.number}", code="E-NOT-INVITED")
+        return self.intake.take(device, chunk)
+
+    def _weigh(self, device: str, digest: str, whole: Path) -> None:
+        claimed = self.state.number
+        try:
+            data = whole.read_bytes()
+            claimed = (peek_header(data, MAX_HEADER_BYTES) or {}).get("round", claimed)
+            self._judge(device, digest, whole, data)
+        except StateError:
+            raise
+        except BitfleetError as exc:
+            self._refuse(device, self.state.number, digest, exc, claimed=claimed)
+        finally:
+            whole.unlink(missing_ok=True)
+
+    def _judge(self, device: str, digest: str, whole: Path, data: bytes) -> None:
+        """Accepts a whole update: checked, in the journal, in the database, and only then receipted."""
+        state, most = self.state, self.state.planner.most_update_bytes
         header = check_update(data, device, most, lambda run, number: self._view(run, number, device))
         if state.book.has_update(header.round, device):
             raise Refused("another update of this round was accepted before", code="E-DUPLICATE")
@@ -153,24 +201,31 @@ class Desk:
     def _takes(self, run: str, number: int) -> bool:
         if run != self.state.run or not self.state.collecting:
             return False
-        return number == self.state.number or self._late_welcome(number)
+        return number == self.state.number or self.state.late_welcome(number)
 
     def _waits(self, run: str, number: int) -> bool:
         """Tells whether a late update may still be taken by the next round that collects."""
-        return run == self.state.run and not self.state.over and self._late_welcome(number)
+        return run == self.state.run and not self.state.over and self.state.late_welcome(number)
 
-    def _late_welcome(self, number: int) -> bool:
-        want = self.state.planner.recipe.devices
-        return want.late == "fold" and 0 <= self.state.number - number <= want.max_staleness
+    def _welcome(self, device: str, newest: int) -> bool:
+        """Tells whether an update of this device may count: it was invited to round `newest` or not too long before."""
+        state, want = self.state, self.state.planner.recipe.devices
+        oldest = state.number - (want.max_staleness if want.late == "fold" else 0)
+        rounds = range(max(0, oldest), newest + 1)
+        return not state.over and any(state.book.invited(number, device) for number in rounds)
 
-    def _refuse(self, device: str, number: int, digest: str, exc: BitfleetError, run: str = "") -> None:
+    def _refuse(
+        self, device: str, number: int, digest: str, exc: BitfleetError, *, run: str = "", claimed: object = None
+    ) -> None:
+        """Books a refusal and answers it. `claimed` is the round that a whole update says it is for."""
         state = self.state
+        wrong = exc.code in CONTENT_CODES and claimed == state.number
         self.refusals[self.state.number, device] += 1
         full = self.refusals[self.state.number, device] == _MOST_REFUSALS
         with state.database.change():
             state.book.refuse(number, device, digest, exc.code, exc.message)
             # Nobody waits for a device whose update is wrong, nor for one that is not listened to any more.
-            if (full or exc.code in CONTENT_CODES) and state.book.outcomes(self.state.number).get(device) == "":
+            if (full or wrong) and state.book.outcomes(self.state.number).get(device) == "":
                 state.book.disregard(self.state.number, device)
             if full:
                 state.database.note("quarantined", state.run, self.state.number, device, refusals=_MOST_REFUSALS)

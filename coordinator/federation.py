@@ -6,12 +6,14 @@ Federation over the same folder goes on where the old one ended.
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass, field
 
 from coordinator.desk import Desk
 from coordinator.learning.evaluator import Evaluator
 from coordinator.rounds.conductor import Conductor
 from coordinator.run_state import RunState
+from wire.errors import StateError, TransportError
 from wire.events import log_event
 from wire.messages.reports import DeviceState, encode_state
 from wire.transport import Down, Event, Message, Sent, Unsent, Up
@@ -45,11 +47,21 @@ class Federation:
 
     def step(self, longest_s: float = _LONGEST_WAIT_S) -> bool:
         """Waits for an event at most until something is due, and acts; tells whether there was an event."""
+        try:
+            return self._step(longest_s)
+        except (OSError, sqlite3.Error) as exc:
+            remedy = "see that the disk has room and may be written; `bitfleet resume` then goes on where it was"
+            raise StateError(f"the run's files cannot be used: {exc}", remedy=remedy) from exc
+
+    def _step(self, longest_s: float) -> bool:
         event = self.state.transport.receive(min(longest_s, self._due_s()), self.evaluator.wake)
+        before = self.state.number, self.over
         if event is not None:
             self._handle(event)
         self._send_pieces(self.state.clock())
         self.conductor.proceed(self.state.clock())
+        if (self.state.number, self.over) != before:
+            self.desk.tidy()
         return event is not None
 
     def _handle(self, event: Event) -> None:
@@ -59,10 +71,21 @@ class Federation:
             self._greet(event)
         elif isinstance(event, Down):
             self.state.online = False
+            self.state.cleared.clear()
             self.flying.clear()
             log_event("link-down", reason=event.reason)
-        elif isinstance(event, Sent | Unsent):
+        elif isinstance(event, Sent):
             self.flying.discard(event.token)
+        elif isinstance(event, Unsent):
+            self._unsent(event)
+
+    def _unsent(self, event: Unsent) -> None:
+        """What is not taken is asked for again; without its topics the coordinator would wait for ever."""
+        if not event.token:
+            message = f"the broker refuses the subscription to {event.topic}: {event.reason}"
+            raise TransportError(message, remedy="look at the user name and at the broker's ACL")
+        self.flying.discard(event.token)
+        log_event("unsent", topic=event.topic, code=event.code, reason=event.reason)
 
     def _greet(self, event: Up) -> None:
         """A new link: everything retained is published again."""
@@ -72,6 +95,7 @@ class Federation:
         ready = encode_state(DeviceState("ready", state.planner.session))
         state.transport.publish(state.topics.coordinator, ready, retain=True)
         state.invite()
+        state.withdraw()
         log_event("link-up", payload_bytes=event.payload_bytes)
 
     def _send_pieces(self, now_s: float) -> None:

@@ -21,7 +21,10 @@ __all__ = ["RunState"]
 
 @dataclass
 class RunState:
-    """One run over one transport. `clock` is monotonic; `row` is the newest round."""
+    """One run over one transport. `clock` is monotonic; `row` is the newest round.
+
+    `cleared` are devices whose plan was taken back over this link; what a broken link lost is done again.
+    """
 
     run: str
     planner: Planner
@@ -35,6 +38,7 @@ class RunState:
     over: bool = False
     online: bool = False
     accounts: Accounts = field(default_factory=Accounts)
+    cleared: set[str] = field(default_factory=set)
     library: Library = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,17 +81,32 @@ class RunState:
             return
         for device, outcome in self.book.outcomes(self.row.number).items():
             if not outcome:
+                self.cleared.discard(device)
                 self.say(device, "plan", self.row.plan, retain=True)
 
-    def clear_plans(self) -> None:
-        """Takes back every invitation that the broker retains, so that no device works for a run that is over."""
-        for device in self.book.outcomes(self.number):
-            self.say(device, "plan", b"", retain=True)
-
     def withdraw(self) -> None:
-        """Tells the devices that are late to stop, unless late updates are welcome."""
-        if self.planner.recipe.devices.late == "fold":
+        """Takes back every invitation that the broker may retain and that is not open any more, each of them once.
+
+        A device that is invited again needs none of this, and one whose update counts in the newest round knows it.
+        """
+        if not self.online:
             return
-        for device, outcome in self.book.outcomes(self.number).items():
-            if not outcome:
+        for device, number, outcome in self.book.newest_invitations():
+            if device not in self.cleared and not self._stands(number, outcome):
                 self.say(device, "plan", b"", retain=True)
+                self.cleared.add(device)
+
+    def late_welcome(self, number: int) -> bool:
+        """Tells whether an update that was trained in round `number` may still count, now or in a later round."""
+        want = self.planner.recipe.devices
+        return want.late == "fold" and 0 <= self.number - number <= want.max_staleness
+
+    def _stands(self, number: int, outcome: str) -> bool:
+        """Tells whether an invitation to round `number` needs no taking back."""
+        if self.over:
+            return False
+        if number == self.number and self.row is not None:
+            settled = outcome == "accepted" and self.row.phase is not Phase.ABANDONED
+            if settled or (self.collecting and outcome in ("", "refused")):
+                return True
+        return not outcome and self.late_welcome(number)

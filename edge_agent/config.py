@@ -32,7 +32,7 @@ class DataConfig:
 class Limits:
     """When the device declines to train. A limit whose sensor is not there is not checked."""
 
-    min_free_memory_mb: float = 64.0
+    min_free_memory_mb: float = 200.0
     min_free_disk_mb: float = 64.0
     max_temperature_c: float = 80.0
     min_battery_percent: float = 30.0

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.config import AgentConfig, Limits
-from wire.errors import Declined
-from wire.messages.plan import RoundPlan
+from wire.errors import Declined, WireError
+from wire.messages.plan import RoundPlan, shortest_path
 
 __all__ = ["Readings", "check_gate", "disk_failure", "free_memory_bytes", "read_board"]
 
 _MB = 1e6
+_MAINS = {"Charging": True, "Full": True, "Not charging": True, "Discharging": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,13 @@ class Readings:
 def read_board(state_dir: Path, root: Path = Path("/")) -> Readings:
     """Returns the board's readings."""
     supplies = [folder for folder in sorted(root.glob("sys/class/power_supply/*")) if folder.is_dir()]
-    batteries = [folder for folder in supplies if _text(folder / "type") == "Battery"]
+    batteries = [folder for folder in supplies if _text(folder / "type") == "Battery" and _own(folder)]
     return Readings(
-        free_memory_bytes=free_memory_bytes(root),
+        free_memory_bytes=_memory_for_training(root),
         free_disk_bytes=_free_disk(state_dir),
         temperature_c=_hottest(root),
         battery_percent=_number(batteries[0] / "capacity") if batteries else None,
-        on_mains=_text(batteries[0] / "status") != "Discharging" if batteries else None,
+        on_mains=_MAINS.get(_text(batteries[0] / "status") or "") if batteries else None,
     )
 
 
@@ -74,12 +75,40 @@ def free_memory_bytes(root: Path = Path("/")) -> int | None:
     return None
 
 
+def _memory_for_training(root: Path) -> int | None:
+    """Returns what is free, with what this process's own child holds: a lingering child takes the next job in it."""
+    free = free_memory_bytes(root)
+    return None if free is None else free + sum(_held_by(path.parent) for path in root.glob("proc/[0-9]*/stat"))
+
+
+def _held_by(process: Path) -> int:
+    """Returns the memory that a child of this process would give back; 0 for any other process."""
+    fields = (_text(process / "stat") or "").rpartition(")")[2].split()
+    pages = (_text(process / "statm") or "").split()
+    if len(fields) < 2 or fields[1] != str(os.getpid()) or len(pages) < 3:
+        return 0
+    return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _own(supply: Path) -> bool:
+    """Tells whether a supply feeds this board, not a mouse beside it."""
+    return _text(supply / "scope") != "Device"
+
+
+def _fetch_bytes(plan: RoundPlan) -> int:
+    """Returns what a new device has to fetch, at least; nothing for a model that only others can reach."""
+    try:
+        return plan.spec_bytes + sum(ref.size for ref in shortest_path(plan.blobs, [plan.initial], plan.base, ()))
+    except WireError:
+        return plan.spec_bytes
+
+
 def _check_space(plan: RoundPlan, limits: Limits, board: Readings) -> None:
     memory, disk = board.free_memory_bytes, board.free_disk_bytes
     memory_floor = max(limits.min_free_memory_mb * _MB, plan.envelope.memory_bytes)
     if memory is not None and memory < memory_floor:
         raise Declined(f"{memory / _MB:.0f} MB of memory free, {memory_floor / _MB:.0f} needed", code="E-MEMORY")
-    disk_floor = limits.min_free_disk_mb * _MB + plan.envelope.disk_bytes
+    disk_floor = limits.min_free_disk_mb * _MB + plan.envelope.disk_bytes + _fetch_bytes(plan)
     if disk is not None and disk < disk_floor:
         raise Declined(f"{disk / _MB:.0f} MB of disk free, {disk_floor / _MB:.0f} needed", code="E-DISK-SPACE")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wire.pieces.assembly import sweep_drafts
 
-__all__ = ["Entry", "entries", "entry_path", "left_behind", "remove"]
+__all__ = ["Entry", "entries", "entry_path", "left_behind", "listed", "remove"]
 
 _READ_BYTES = 1 << 16
 _NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<digest>[0-9a-f]{64})\.update")
@@ -43,6 +43,19 @@ def entries(folder: Path) -> list[Entry]:
             path.replace(path.with_suffix(".damaged"))
             continue
         found.append(Entry(name["run"], int(name["round"]), name["digest"], path, path.stat().st_size))
+    return found
+
+
+def listed(folder: Path) -> list[Entry]:
+    """Returns the updates by their names alone: reads no bytes and moves nothing, while an agent may be at work."""
+    found = []
+    for path in sorted(folder.glob("*.update")):
+        if name := _NAME.fullmatch(path.name):
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                continue  # settled in this moment
+            found.append(Entry(name["run"], int(name["round"]), name["digest"], path, size))
     return found
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig
-from edge_agent.gate import read_board
-from edge_agent.outbox import entries
-from edge_agent.standing import load_standing
+from edge_agent.gate import disk_failure, read_board
+from edge_agent.outbox import listed
+from edge_agent.standing import load_standing, read_standing
 from edge_agent.worker import ChildWorker
 from wire.errors import StateError
 from wire.links.link import parse_link
@@ -31,11 +32,21 @@ __all__ = ["leave", "run", "status"]
 
 _LOCK = "agent.lock"
 _FAREWELL_S = 10.0
+_GLANCES = 10
+_GLANCE_S = 0.1
+_OURS = {  # what an agent writes, by the folder that it writes it to
+    "store": re.compile(r"[0-9a-f]{64}(\.[a-z]+)?|\..*\.tmp"),
+    "outbox": re.compile(r".*\.(update|damaged)|\..*\.tmp"),
+    "": re.compile(r"standing\.(json|damaged)|\.standing\..*\.tmp"),
+}
 
 
 def run(config: AgentConfig, for_s: float | None = None) -> int:
     """Keeps the agent going until it is told to end, or for so many seconds."""
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise _unwritable(config.state_dir, exc) from exc
     with _only_one(config.state_dir):
         session = load_standing(config.state_dir).session + 1
         lost = encode_state(DeviceState("lost", session))
@@ -62,16 +73,45 @@ def status(config: AgentConfig, as_json: bool) -> int:
 
 
 def leave(config: AgentConfig, sure: bool) -> int:
-    """Stops the agent, clears what the broker retains of it, and deletes its state; the data stay."""
+    """Stops the agent, clears what the broker retains of it, and deletes what it wrote; every other file stays."""
     if not config.state_dir.exists():
         raise StateError(f"{config.state_dir} does not exist: this device has not joined")
-    if not sure and not _confirmed(f"Delete {config.state_dir} and leave {config.fleet!r}? [y/N] "):
+    question = f"Delete the agent's files in {config.state_dir} and leave {config.fleet!r}? [y/N] "
+    if not sure and not _confirmed(question):
         return 1
     _end_running(config.state_dir)
-    told = _say_farewell(config)
-    shutil.rmtree(config.state_dir)
+    with _only_one(config.state_dir):
+        told = _say_farewell(config)
+        try:
+            _delete_own(config.state_dir)
+        except OSError as exc:
+            raise _unwritable(config.state_dir, exc) from exc
     print("left" if told else "left; the broker could not be told, so it still shows this device as lost")
+    if config.state_dir.exists():
+        kept = ", ".join(sorted(path.name for path in config.state_dir.iterdir()))
+        print(f"{config.state_dir} stays, with what the agent did not write: {kept or 'nothing'}")
     return 0
+
+
+def _delete_own(folder: Path) -> None:
+    """Deletes what an agent wrote and the folders that it leaves empty: the owner's examples may lie among them.
+
+    The lock goes last, since no other agent starts while it is kept.
+    """
+    for name, ours in _OURS.items():
+        place = folder / name
+        for path in list(place.iterdir()) if place.is_dir() else []:
+            if ours.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        if name:
+            _remove_if_empty(place)
+    (folder / _LOCK).unlink()
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _confirmed(question: str) -> bool:
@@ -82,15 +122,15 @@ def _confirmed(question: str) -> bool:
 
 
 def _facts(config: AgentConfig) -> dict[str, Any]:
-    standing, board = load_standing(config.state_dir), read_board(config.state_dir)
-    owed = entries(config.state_dir / "outbox")
+    standing, board = read_standing(config.state_dir), read_board(config.state_dir)
+    owed = listed(config.state_dir / "outbox")
     return {
         "device": config.device,
         "fleet": config.fleet,
         "broker": config.broker,
         "running_pid": _running(config.state_dir),
-        "starts": standing.session,
-        "rounds_done": dict(standing.done),
+        "starts": standing.session if standing else None,
+        "rounds_done": dict(standing.done) if standing else None,
         "outbox": [{"run": entry.run, "round": entry.round, "bytes": entry.size} for entry in owed],
         "free_memory_bytes": board.free_memory_bytes,
         "free_disk_bytes": board.free_disk_bytes,
@@ -114,28 +154,66 @@ def _transport(config: AgentConfig, will: Will | None) -> MqttTransport:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    with (folder / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise StateError(
-                f"another agent (pid {_running(folder)}) uses {folder}", remedy="stop it, or set another state_dir"
-            ) from exc
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    """Keeps the lock of a state folder; StateError if another agent keeps it, or if it cannot be written."""
+    try:
+        file = _lock(folder / _LOCK)
+    except OSError as exc:
+        raise _unwritable(folder / _LOCK, exc) from exc
+    if file is None:
+        raise StateError(
+            f"another agent (pid {_running(folder)}) uses {folder}", remedy="stop it, or set another state_dir"
+        )
+    with file:
         yield
 
 
+def _lock(path: Path) -> FileIO | None:
+    """Returns the locked file, or None if somebody keeps it: `status` has it only for a moment, so ask again."""
+    for _ in range(_GLANCES):
+        file = _lock_now(path)
+        if file is not None:
+            return file
+        time.sleep(_GLANCE_S)
+    return None
+
+
+def _lock_now(path: Path) -> FileIO | None:
+    """Returns the file, locked and with our number in it; None if another has it, or `leave` has just deleted it."""
+    file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            number = str(os.getpid()).encode()
+            file.write(number)  # over the old one, which needs no room on a full disk
+            file.truncate(len(number))
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def _unwritable(path: Path, exc: OSError) -> StateError:
+    failure = disk_failure(exc)
+    return StateError(f"{path} cannot be written: {exc.strerror}", code=failure.code, remedy=failure.remedy)
+
+
 def _running(folder: Path) -> int | None:
+    """Returns the process that keeps the lock, or None; writes nothing."""
     try:
         with (folder / _LOCK).open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read() or 0) or None
+                number = file.read()
+                return int(number) if number.isdecimal() else None
     except FileNotFoundError:
         return None
+    except PermissionError as exc:
+        raise StateError(f"{folder} is not yours to look at", remedy="be the user that the agent runs as") from exc
     return None
 
 
@@ -143,12 +221,17 @@ def _end_running(folder: Path) -> None:
     pid = _running(folder)
     if pid is None:
         return
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # it ended by itself
+    except PermissionError as exc:
+        raise StateError(f"agent {pid} is not yours to end", remedy="be the user that it runs as") from exc
     ends_s = time.monotonic() + _FAREWELL_S
     while _running(folder) is not None:
         if time.monotonic() > ends_s:
             raise StateError(f"agent {pid} did not end within {_FAREWELL_S:.0f} s", remedy=f"kill it: kill -9 {pid}")
-        time.sleep(0.1)
+        time.sleep(_GLANCE_S)
 
 
 def _say_farewell(config: AgentConfig) -> bool:

@@ -12,7 +12,7 @@ from wire.errors import StateError
 from wire.pieces.assembly import write_whole
 from wire.spec import canonical_json
 
-__all__ = ["Standing", "load_standing", "save_standing"]
+__all__ = ["Standing", "load_standing", "read_standing", "save_standing"]
 
 _FILE = "standing.json"
 _MOST_RUNS = 20
@@ -41,15 +41,22 @@ class Standing:
 
 def load_standing(folder: Path) -> Standing:
     """Returns the standing; a damaged file is moved aside and a new one begins."""
-    path = folder / _FILE
-    if not path.exists():
+    standing = read_standing(folder)
+    if standing is None:
+        (folder / _FILE).replace((folder / _FILE).with_suffix(".damaged"))
         return Standing()
+    return standing
+
+
+def read_standing(folder: Path) -> Standing | None:
+    """Returns the standing, or None if the file is damaged; moves nothing."""
     try:
-        table = json.loads(path.read_text())
+        table = json.loads((folder / _FILE).read_text())
         return Standing(int(table["session"]), {str(run): int(number) for run, number in table["done"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        path.replace(path.with_suffix(".damaged"))
+    except FileNotFoundError:
         return Standing()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def save_standing(folder: Path, standing: Standing) -> None:

@@ -165,7 +165,9 @@ def _print_table(options: argparse.Namespace, rows: Iterable[Mapping[str, Any]],
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    from coordinator.front.plain import plain  # noqa: PLC0415
+
     table = Table(*columns)
     for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+        table.add_row(*(plain("" if row[column] is None else row[column]) for column in columns))
     Console().print(table)

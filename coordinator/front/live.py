@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from coordinator.front.plain import plain
 from coordinator.recipe import Recipe
 from coordinator.state.database import Database, open_database
 from wire.errors import StateError
@@ -53,12 +54,12 @@ class Progress:
         for name in ("device", "state", "round", "loss", "after", "bytes", "seconds", "peak MB"):
             table.add_column(name, justify="left" if name in ("device", "state") else "right")
         for name in sorted(self.devices):
-            table.add_row(name, *(self.devices[name].get(column, "") for column in _COLUMNS))
+            table.add_row(plain(name), *(plain(self.devices[name].get(column, "")) for column in _COLUMNS))
         return table
 
     def _new(self, database: Database) -> list[Mapping[str, Any]]:
         row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
-        lines = [line for line in database.ledger(row["run"]) if line["seq"] > self.seen] if row else []
+        lines = list(database.ledger(row["run"], self.seen)) if row else []
         for device in database.rows("SELECT device, state FROM devices WHERE state IN ('lost', 'disconnected')"):
             self.devices.setdefault(device["device"], {})["state"] = device["state"]
         self.seen = lines[-1]["seq"] if lines else self.seen
@@ -84,6 +85,12 @@ class Progress:
         return f"round {number + 1}/{self.recipe.rounds}: {', '.join(shown) or 'published'}"
 
 
+_SHOWN = (
+    ("loss_before", "loss_before", 1, ".4f"),
+    ("loss_after", "loss_after", 1, ".4f"),
+    ("seconds", "seconds", 1, ".2f"),
+    ("peak", "peak_bytes", 1e6, ".0f"),
+)
 _COLUMNS = ("state", "round", "loss_before", "loss_after", "bytes", "seconds", "peak")
 
 
@@ -97,7 +104,7 @@ def watch_run(progress: Progress, process: subprocess.Popen[bytes]) -> None:
         while True:
             ended = process.poll() is not None
             for line in progress.read():
-                live.console.print(line)
+                live.console.print(plain(line))
             live.update(progress.table(), refresh=True)
             if ended:
                 return
@@ -108,7 +115,7 @@ def _watch_plainly(progress: Progress, process: subprocess.Popen[bytes], console
     while True:
         ended = process.poll() is not None
         for line in progress.read():
-            console.print(line, highlight=False)
+            console.print(plain(line))
         if ended:
             console.print(progress.table())
             return
@@ -120,11 +127,8 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
     metrics = line.get("metrics", {})
     if "bytes" in line:
         cells["bytes"] = f"{line['bytes']:,}"
-    for name in ("loss_before", "loss_after"):
-        if name in metrics:
-            cells[name] = f"{metrics[name]:.4f}"
-    if "seconds" in metrics:
-        cells["seconds"] = f"{metrics['seconds']:.2f}"
-    if "peak_bytes" in metrics:
-        cells["peak"] = f"{metrics['peak_bytes'] / 1e6:.0f}"
+    for cell, name, scale, form in _SHOWN:
+        value = metrics.get(name)
+        if isinstance(value, int | float):  # a device may send text
+            cells[cell] = format(value / scale, form)
     return cells

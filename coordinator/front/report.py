@@ -42,7 +42,7 @@ def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
         "accuracy_by_round": by_round,
         "bytes_up": _bytes(ledger, "up"),
         "bytes_down": _bytes(ledger, "down"),
-        "updates": sum(line["event"] == "accepted" for line in ledger),
+        "updates": sum(len(line["updates"]) for line in ledger if "updates" in line),  # those in an aggregate
         "refused": dict(refused),
         "seconds": round(ledger[-1]["at"] - opened["at"], 3),
         "model_digest": published[-1]["model"] if published else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,7 +72,7 @@ class ChildEvaluator:
 
 
 def evaluate(spec: ModelSpec, checkpoint: Path, task_name: str) -> dict[str, Any]:
-    """Returns loss and accuracy over the task's test set, and its size."""
+    """Returns loss and accuracy over the task's test set, and its size; a figure that is not finite is left out."""
     import torch  # noqa: PLC0415
 
     from coordinator.learning.checkpoint import load_state  # noqa: PLC0415
@@ -84,7 +85,8 @@ def evaluate(spec: ModelSpec, checkpoint: Path, task_name: str) -> dict[str, Any
     data = load_data(str(task(task_name).data), "test")
     net = build(spec)
     load(net, load_state(checkpoint, spec).model)
-    return {**measure(net, data), "examples": len(data)}
+    figures = {name: value for name, value in measure(net, data).items() if isfinite(value)}
+    return {**figures, "examples": len(data)}
 
 
 def _answer(frame: Frame) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wire.errors import BitfleetError, Refused
+from wire.errors import BitfleetError, Refused, StateError
 from wire.frame import Frame, Kind, decode_frame, peek_header
 from wire.messages.plan import RoundPlan
 from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader, decode_update, read_header
@@ -25,9 +25,13 @@ from wire.spec import ModelSpec
 __all__ = ["CONTENT_CODES", "RoundView", "check_update", "decode_accepted"]
 
 CONTENT_CODES = frozenset(
-    f"E-{name}" for name in ["BASE", "KIND", "TENSORS", "SHAPE", "LEVELS", "SCALE", "INDEX", "NONFINITE", "EXAMPLES"]
+    f"E-{name}"
+    for name in (
+        *("IDENTITY", "SIZE", "FRAME", "CRC", "VERSION", "BASE", "KIND"),
+        *("TENSORS", "SHAPE", "LEVELS", "SCALE", "INDEX", "NONFINITE", "EXAMPLES"),
+    )
 )
-"""Codes of updates that came from an invited device, for the open round, and are wrong in themselves."""
+"""Codes of updates that are wrong in themselves: if it was sent for the open round, that need not wait for another."""
 
 _GROWTH = 10
 
@@ -50,7 +54,7 @@ def check_update(
     """Returns the header of an update that may count; raises Refused with the code of the first check that fails."""
     try:
         return _checked(data, device, most_bytes, look)
-    except Refused:
+    except (Refused, StateError):
         raise
     except BitfleetError as exc:
         raise Refused(exc.message, code=exc.code) from exc

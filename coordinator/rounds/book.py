@@ -44,6 +44,18 @@ class Book:
         query = "SELECT device, outcome FROM invited WHERE run = ? AND round = ? ORDER BY device"
         return {row["device"]: row["outcome"] for row in self.database.rows(query, self.run, number)}
 
+    def invited(self, number: int, device: str) -> bool:
+        """Tells whether a device was invited to a round."""
+        query = "SELECT 1 FROM invited WHERE run = ? AND round = ? AND device = ?"
+        return self.database.row(query, self.run, number, device) is not None
+
+    def newest_invitations(self) -> list[tuple[str, int, str]]:
+        """Returns of every device that was ever invited: its id, the newest round it was invited to, the outcome."""
+        query = (
+            "SELECT device, max(round) AS newest, outcome FROM invited WHERE run = ? GROUP BY device ORDER BY device"
+        )
+        return [(row["device"], row["newest"], row["outcome"]) for row in self.database.rows(query, self.run)]
+
     def accept(self, header: UpdateHeader, digest: str, size: int, into: int) -> None:
         """Enters an update that counts in round `into`."""
         self.database.write(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from coordinator.learning.evaluator import Evaluator
@@ -13,9 +14,12 @@ from coordinator.rounds.phases import Phase, RoundRow, advance, begin_round
 from coordinator.run_state import RunState
 from models.tasks import task
 from wire.bits import Bits
+from wire.errors import BitfleetError
 from wire.events import log_event
 
 __all__ = ["Conductor"]
+
+_MOST_DOUBLINGS = 30  # of a second: longer than any selection takes
 
 
 @dataclass
@@ -28,6 +32,10 @@ class Conductor:
     folding: Iterator[None] | None = None
     evaluating: bool = False
     seen_changes: int = -1
+    pause_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pause_s = self._pause_s(self._phases())
 
     def proceed(self, now_s: float) -> None:
         """Moves on as far as it goes without waiting."""
@@ -48,13 +56,13 @@ class Conductor:
         want, spent = self.state.planner.recipe.devices, now_s - self.since_s
         if self.folding is not None:
             return 0.0
-        waits = {Phase.SELECTION: want.selection_timeout_s, Phase.REPORTING: want.deadline_s}
+        selection_s = self.pause_s if spent < self.pause_s else want.selection_timeout_s
+        waits = {Phase.SELECTION: selection_s, Phase.REPORTING: want.deadline_s}
         return max(0.0, waits[phase] - spent) if phase in waits else None
 
     def _open_or_end(self) -> None:
         state, most = self.state, self.state.planner.recipe.devices.max_abandoned
-        rows = state.database.rows("SELECT state FROM rounds WHERE run = ? ORDER BY round DESC", state.run)
-        phases = [row["state"] for row in rows]
+        phases = self._phases()
         if phases[:most] == [Phase.ABANDONED.value] * most:
             self._end("stopped", f"{most} rounds in a row were abandoned")
         elif phases.count(Phase.PUBLISHED.value) >= state.planner.recipe.rounds:
@@ -62,21 +70,36 @@ class Conductor:
         else:
             with state.database.change():
                 state.row = begin_round(state.database, state.run, len(phases), state.planner.base)
+            self.pause_s = self._pause_s(phases)
             log_event("round", number=state.number, phase="selection", base=state.planner.base[:12])
+
+    def _phases(self) -> list[str]:
+        query = "SELECT state FROM rounds WHERE run = ? ORDER BY round DESC"
+        return [row["state"] for row in self.state.database.rows(query, self.state.run)]
+
+    def _pause_s(self, phases: list[str]) -> float:
+        """Returns how long a round waits before it selects: not at all, unless those before it were abandoned."""
+        ended = dropwhile(lambda phase: phase == Phase.SELECTION.value, phases)
+        abandoned = sum(1 for _ in takewhile(lambda phase: phase == Phase.ABANDONED.value, ended))
+        longest_s = self.state.planner.recipe.devices.selection_timeout_s
+        return min(longest_s, 2.0 ** min(abandoned - 1, _MOST_DOUBLINGS)) if abandoned else 0.0
 
     def _end(self, status: str, reason: str) -> None:
         state, model = self.state, self.state.planner.model_digest
         with state.database.change():
             state.database.write("UPDATE runs SET status = ?, reason = ? WHERE run = ?", status, reason, state.run)
             state.database.note("run", state.run, status=status, reason=reason, model=model)
+            state.book.traffic(state.number, *state.accounts.take())
             state.registry.save()
-        state.clear_plans()
         state.over = True
+        state.withdraw()
         log_event("run", status=status, model=model[:12], reason=reason or "none")
 
     def _select(self, row: RoundRow, now_s: float) -> None:
         state, recipe = self.state, self.state.planner.recipe
         want = recipe.devices
+        if now_s - self.since_s < self.pause_s:
+            return
         eligible = state.registry.eligible(recipe.task)
         waited = now_s - self.since_s >= want.selection_timeout_s
         if len(eligible) < want.goal and not waited:
@@ -97,6 +120,7 @@ class Conductor:
         with state.database.change():
             state.row = advance(state.database, row, Phase.REPORTING, plan=plan, plan_bytes=len(plan))
         state.invite()
+        state.withdraw()
         log_event("round", number=row.number, phase="reporting")
 
     def _collect(self, row: RoundRow, now_s: float) -> None:
@@ -114,9 +138,9 @@ class Conductor:
             said = f"{outcomes['declined']} declined, {outcomes['refused']} refused, {silent} silent"
             self._abandon(row, f"{accepted} of {self._quorum} updates, {said}")
             return
-        state.withdraw()
         with state.database.change():
             state.row = advance(state.database, row, Phase.AGGREGATION, reported=accepted, missing=silent)
+        state.withdraw()
 
     @property
     def _quorum(self) -> int:
@@ -125,12 +149,12 @@ class Conductor:
 
     def _abandon(self, row: RoundRow, reason: str) -> None:
         state = self.state
-        state.withdraw()
         with state.database.change():
             state.book.give_up(row.number, "E-ROUND-ABANDONED", reason)
             state.book.traffic(row.number, *state.accounts.take())
             state.row = advance(state.database, row, Phase.ABANDONED, reason=reason)
             state.registry.save()
+        state.withdraw()
         log_event("round", number=row.number, phase="abandoned", reason=reason)
 
     def _aggregate(self, row: RoundRow, now_s: float) -> None:
@@ -139,7 +163,12 @@ class Conductor:
         counted = state.book.counted(row.number)
         if self.folding is None:
             self.folding = state.planner.fold(row, counted, state.plan_of)
-        if next(self.folding, self) is not self:
+        try:
+            if next(self.folding, self) is not self:
+                return
+        except BitfleetError as exc:  # else every restart would come to the same end
+            self.folding = None
+            self._abandon(row, f"the updates cannot be folded: {exc}")
             return
         self.folding = None
         updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in counted]

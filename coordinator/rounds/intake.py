@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 
 from wire.errors import WireError
 from wire.messages.reports import Ask, Span
@@ -39,6 +41,17 @@ class Intake:
     def missing(self, device: str, ask: Ask) -> tuple[Span, ...]:
         """Returns the ranges of an update that have not arrived."""
         return self._part(device, ask.digest, ask.total).spans.missing(_MOST_SPANS)
+
+    def forget(self, device: str) -> None:
+        """Deletes what there is of a device's unfinished update."""
+        self.parts.pop(device, None)
+        rmtree(self.folder / device, ignore_errors=True)
+
+    def keep_only(self, welcome: Callable[[str], bool]) -> None:
+        """Forgets the pieces of all devices that are not welcome."""
+        for path in list(self.folder.iterdir()):
+            if not welcome(path.name):
+                self.forget(path.name)
 
     def _part(self, device: str, digest: str, total: int) -> Assembly:
         part = self.parts.get(device)

@@ -1,7 +1,7 @@
 """The states of a round and the moves between them. Every move is one durable transaction with a ledger line.
 
     selection -> configuration -> reporting -> aggregation -> evaluation -> published
-         \\___________________________\\______________________________________> abandoned (reason)
+         \\___________________________\\____________\\_________________________> abandoned (reason)
 
 A restart goes on from the row in the database, never from memory.
 """
@@ -34,7 +34,7 @@ NEXT = {
     Phase.SELECTION: (Phase.CONFIGURATION, Phase.ABANDONED),
     Phase.CONFIGURATION: (Phase.REPORTING,),
     Phase.REPORTING: (Phase.AGGREGATION, Phase.ABANDONED),
-    Phase.AGGREGATION: (Phase.EVALUATION,),
+    Phase.AGGREGATION: (Phase.EVALUATION, Phase.ABANDONED),
     Phase.EVALUATION: (Phase.PUBLISHED,),
     Phase.PUBLISHED: (),
     Phase.ABANDONED: (),

@@ -5,9 +5,11 @@ Every step is a function of files: a killed coordinator does it again and comes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from coordinator.learning.checkpoint import ServerState, load_state, save_state
 from coordinator.learning.mean import Mean
@@ -19,7 +21,7 @@ from coordinator.rounds.phases import RoundRow
 from models.archs import spec_of
 from models.init import initial
 from models.tasks import task
-from wire.errors import StateError
+from wire.errors import StateError, WireError
 from wire.frame import FRAME_BYTES
 from wire.messages.blob import Downlink, delta_blob, digest_bytes, snapshot_blob
 from wire.messages.plan import BlobRef, Envelope, RoundPlan, TrainSettings, encode_plan
@@ -117,13 +119,15 @@ class Planner:
         return encode_plan(plan, sign)
 
     def fold(self, row: RoundRow, counted: list[Counted], plan_of: Callable[[int], RoundPlan | None]) -> Iterator[None]:
-        """Yields after each update; when it ends, the next state is saved and taken."""
+        """Yields after each update; at its end the next state is saved and taken, or if it raises the old one stays."""
         mean = Mean()
         for update in counted:
             mean.fold(self._read(row, update, plan_of), self._weight(row, update))
             yield
-        self._take(self._next_state(row, mean.result()))
-        save_state(self.checkpoint(row.number), self.state, self.spec)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by its value
+            after = self._next_state(row, mean.result())
+        save_state(self.checkpoint(row.number), after, self.spec)
+        self._take(after)
 
     def tidy(self, number: int) -> None:
         """Deletes the journal and the checkpoints that no restart needs any more."""
@@ -156,6 +160,7 @@ class Planner:
         old = self.state
         change = mean if self.recipe.uplink.kind == "delta" else delta(mean, old.held)
         model, slots = server_step(old.model, change, old.slots, self.recipe.server)
+        _check_finite({"the model": model, **{f"slot {name}": slot for name, slot in slots.items()}})
         down = self.recipe.downlink
         if not down.stages:
             ref, data = snapshot_blob(model, self.spec)
@@ -171,3 +176,11 @@ class Planner:
 
     def _keep(self, ref: BlobRef, data: bytes) -> None:
         write_whole(self.folder / "blobs" / ref.digest, data)
+
+
+def _check_finite(parts: Mapping[str, Params]) -> None:
+    """Raises WireError for a step that left the range of float32: every update is finite, their sum need not be."""
+    for part, tensors in parts.items():
+        for name, values in tensors.items():
+            if not np.isfinite(values).all():
+                raise WireError(f"{part} would not be finite in {name!r} after this round", code="E-NONFINITE")

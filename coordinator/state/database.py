@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ledger (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, run TEXT, round INTEGER, device TEXT,
     event TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS updates_by_digest ON updates (device, digest);
+CREATE INDEX IF NOT EXISTS refused_by_digest ON refused (device, digest);
 CREATE INDEX IF NOT EXISTS ledger_by_run ON ledger (run, seq);
 CREATE TRIGGER IF NOT EXISTS ledger_keeps BEFORE DELETE ON ledger
     BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
@@ -48,6 +50,8 @@ CREATE TRIGGER IF NOT EXISTS ledger_stays BEFORE UPDATE ON ledger
 CREATE TRIGGER IF NOT EXISTS ledger_grows BEFORE INSERT ON ledger -- REPLACE would delete without a trigger
     WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq) BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END;
 """
+
+_REMEDY = "see that the disk has room and may be written; `bitfleet resume` then goes on where it was"
 
 
 @dataclass(slots=True)
@@ -59,13 +63,21 @@ class Database:
     @contextmanager
     def change(self) -> Iterator[None]:
         """Makes everything within one transaction; it is on the disk when the block ends."""
-        self.link.execute("BEGIN IMMEDIATE")
         try:
+            self.link.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self.link.execute("ROLLBACK")
+            self.link.execute("COMMIT")
+        except BaseException as exc:
+            self._roll_back()
+            if isinstance(exc, sqlite3.Error):
+                raise StateError(f"the database takes no change: {exc}", remedy=_REMEDY) from exc
             raise
-        self.link.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        """Leaves the database as it was; SQLite has done so itself after some errors, a full disk among them."""
+        if self.link.in_transaction:
+            with suppress(sqlite3.Error):
+                self.link.execute("ROLLBACK")
 
     def write(self, statement: str, *values: object) -> None:
         """Runs one statement; only within `change`."""
@@ -89,9 +101,9 @@ class Database:
             time.time(), run, number, device, event, json.dumps(body, sort_keys=True, allow_nan=False),
         )  # fmt: skip
 
-    def ledger(self, run: str) -> Iterator[Mapping[str, Any]]:
-        """Yields the run's ledger in order, each line as one flat mapping."""
-        for row in self.link.execute("SELECT * FROM ledger WHERE run = ? ORDER BY seq", (run,)):
+    def ledger(self, run: str, after: int = 0) -> Iterator[Mapping[str, Any]]:
+        """Yields the run's ledger after line `after` in order, each line as one flat mapping."""
+        for row in self.link.execute("SELECT * FROM ledger WHERE run = ? AND seq > ? ORDER BY seq", (run, after)):
             line = {name: row[name] for name in ("seq", "at", "run", "round", "device", "event")}
             yield {**line, **json.loads(row["body"])}
 

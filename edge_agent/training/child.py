@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from wire.pipe import serve_pipe
 __all__ = ["answer", "main"]
 
 _FIRST_TO_GO = "800"
+_LONGEST_REASON = 400
 
 
 def answer(frame: Frame) -> dict[str, Any]:
@@ -31,6 +33,9 @@ def answer(frame: Frame) -> dict[str, Any]:
         return {"code": "E-MEMORY", "reason": "the training child ran out of memory"}
     except ImportError as exc:
         return {"code": "E-INSTALL", "reason": f"{exc}; install it on this device"}
+    except Exception as exc:  # the same job fails in the same way again: a name, not a dead child
+        traceback.print_exc(file=sys.stderr)
+        return {"code": "E-TRAIN", "reason": f"{type(exc).__name__}: {exc}"[:_LONGEST_REASON]}
 
 
 def main() -> None:

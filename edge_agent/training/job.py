@@ -82,8 +82,11 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def _spec(job: Job) -> ModelSpec:
+    data = _stored(job.store / job.plan.spec)
+    if digest_bytes(data) != job.plan.spec:
+        raise WireError(f"spec {job.plan.spec[:12]} holds other bytes", code="E-BLOB", remedy="fetch it again")
     try:
-        spec = ModelSpec.from_json(json.loads((job.store / job.plan.spec).read_bytes()))
+        spec = ModelSpec.from_json(json.loads(data))
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise WireError(f"spec {job.plan.spec[:12]} cannot be read: {exc}") from exc
     frozen = tuple(tensor.name for tensor in spec.frozen)
@@ -104,7 +107,7 @@ def _base(job: Job, spec: ModelSpec) -> Params:
     start = steps[0].source if steps else job.plan.base
     params = None if steps and not start else _held(job, spec, start)
     for ref in steps:
-        params = apply_blob((job.store / ref.digest).read_bytes(), ref, spec, params)
+        params = apply_blob(_stored(job.store / ref.digest), ref, spec, params)
     if params is None:
         raise WireError(f"no way to model {job.plan.base[:12]}", code="E-BLOB")
     path = job.store / f"{job.plan.base}.model"
@@ -116,10 +119,21 @@ def _base(job: Job, spec: ModelSpec) -> Params:
 def _held(job: Job, spec: ModelSpec, digest: str) -> Params:
     path = job.store / f"{digest}.model"
     if path.exists():
-        return read_snapshot(path.read_bytes(), digest, spec)
+        try:
+            return read_snapshot(_stored(path), digest, spec)
+        except WireError as exc:
+            raise WireError(f"the file of model {digest[:12]}: {exc.message}", code="E-BLOB") from exc
     if digest == job.plan.initial:
         return initial(spec)
     raise WireError(f"model {digest[:12]} is not on this device", code="E-BLOB")
+
+
+def _stored(path: Path) -> bytes:
+    """Returns a file of the store; what is not there any more has to be fetched again."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as exc:
+        raise WireError(f"{path.name[:12]} is not in the store", code="E-BLOB", remedy="fetch it again") from exc
 
 
 def _trained(job: Job, spec: ModelSpec, base: Params) -> tuple[Params, int, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from edge_agent.config import DataConfig, Limits, TrainConfig
 from edge_agent.gate import Readings, check_gate, free_memory_bytes, read_board
 from tests.edge_agent.boards import IDLE, config, plan
 from wire.errors import Declined
-from wire.messages.plan import Envelope, TrainSettings
+from wire.messages.plan import BlobRef, Envelope, TrainSettings
 
 UNKNOWN = Readings(None, None, None, None, None)
 
@@ -50,6 +51,38 @@ def test_mains_is_a_battery_that_is_not_drawn_on(tmp_path, status, mains):
     assert read_board(tmp_path, root).battery_percent is None
 
 
+@pytest.mark.parametrize("status", ["", "Unknown\n"])
+def test_a_battery_that_does_not_say_what_it_does_is_not_on_mains(tmp_path, status):
+    root = tree(tmp_path, sys__class__power_supply__BAT0__type="Battery", sys__class__power_supply__BAT0__status=status)
+    assert read_board(tmp_path, root).on_mains is None
+
+
+def test_the_battery_of_a_mouse_is_not_the_board_s(tmp_path):
+    root = tree(
+        tmp_path,
+        sys__class__power_supply__A_mouse__type="Battery",
+        sys__class__power_supply__A_mouse__scope="Device",
+        sys__class__power_supply__A_mouse__capacity="3",
+        sys__class__power_supply__A_mouse__status="Discharging",
+    )
+    assert read_board(tmp_path, root).on_mains is None
+    own = tree(root, sys__class__power_supply__BAT0__type="Battery", sys__class__power_supply__BAT0__capacity="88")
+    assert read_board(tmp_path, own).battery_percent == 88
+
+
+def test_the_memory_of_a_child_that_lingers_is_there_for_the_next_job(tmp_path):
+    root = tree(
+        tmp_path,
+        proc__meminfo="MemAvailable: 1000 kB\n",
+        proc__7__stat=f"7 (python -m (x)) S {os.getpid()} 7 7",
+        proc__7__statm="5000 300 100 1 0 200 0",
+        proc__8__stat="8 (other) S 1 8 8",
+        proc__8__statm="5000 300 100 1 0 200 0",
+    )
+    assert read_board(tmp_path, root).free_memory_bytes == 1000 * 1024 + 200 * os.sysconf("SC_PAGE_SIZE")
+    assert free_memory_bytes(root) == 1000 * 1024
+
+
 def test_a_board_without_sensors_knows_nothing_and_is_not_refused(tmp_path):
     board = read_board(tmp_path / "no such folder", tmp_path)
     assert board == UNKNOWN
@@ -72,10 +105,11 @@ def test_sensors_that_talk_nonsense_are_unknown(tmp_path):
 
 
 MB = 1_000_000
+END = "e" * 64
 REFUSED = {
     "another task": (plan(train=TrainSettings("digits")), {}, {}, "E-NO-DATA", "holds 'echo'"),
     "batch": (plan(train=TrainSettings("echo", batch=1025)), {}, {}, "E-ENVELOPE", "batch 1025, at most 1024"),
-    "memory": (plan(), {"free_memory_bytes": 63 * MB}, {}, "E-MEMORY", "63 MB of memory free, 64 needed"),
+    "memory": (plan(), {"free_memory_bytes": 199 * MB}, {}, "E-MEMORY", "199 MB of memory free, 200 needed"),
     "memory that the plan needs": (
         plan(envelope=Envelope(memory_bytes=500 * MB)),
         {"free_memory_bytes": 499 * MB},
@@ -90,6 +124,14 @@ REFUSED = {
         {},
         "E-DISK-SPACE",
         "164 needed",
+    ),
+    "disk for the spec": (plan(spec_bytes=1 << 20), {"free_disk_bytes": 65 * MB}, {}, "E-DISK-SPACE", "65 needed"),
+    "disk for the blobs of the shortest way": (
+        plan(base=END, blobs=(BlobRef("a" * 64, 40 * MB, "", END), BlobRef("b" * 64, 90 * MB, "", END))),
+        {"free_disk_bytes": 103 * MB},
+        {},
+        "E-DISK-SPACE",
+        "104 needed",
     ),
     "heat": (plan(), {"temperature_c": 80.5}, {}, "E-HOT", "at most 80"),
     "battery low": (plan(), {"on_mains": False, "battery_percent": 29.0}, {}, "E-POWER", "battery at 29 %"),
@@ -109,8 +151,8 @@ def test_each_refusal_has_its_code_and_its_figures(tmp_path, case):
 @pytest.mark.parametrize(
     "readings",
     [
-        {"free_memory_bytes": 64 * MB},
-        {"free_disk_bytes": 64 * MB},
+        {"free_memory_bytes": 200 * MB},
+        {"free_disk_bytes": 64 * MB + plan().spec_bytes},
         {"temperature_c": 80.0},
         {"on_mains": False, "battery_percent": 30.0},
         {"on_mains": True, "battery_percent": 1.0},

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from edge_agent.outbox import Entry, entries, entry_path, remove
+from edge_agent.outbox import Entry, entries, entry_path, listed, remove
 
 EMPTY = sha256(b"").hexdigest()
 
@@ -62,3 +62,19 @@ def test_drafts_and_other_files_are_no_entries(tmp_path):
 
 def test_no_folder_no_entries(tmp_path):
     assert entries(tmp_path / "none") == []
+    assert listed(tmp_path / "none") == []
+
+
+def test_a_list_neither_reads_nor_moves_anything(tmp_path):
+    good, bad = put(tmp_path, b"good"), put(tmp_path, b"bad", number=1)
+    bad.path.write_bytes(b"bat")
+    (tmp_path / "a.update").write_bytes(b"")
+    before = sorted(tmp_path.iterdir())
+    assert listed(tmp_path) == [good, bad]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_update_that_goes_while_the_list_is_made_is_left_out(tmp_path):
+    gone, good = tmp_path / f"run-0.0.{EMPTY}.update", put(tmp_path, b"good")
+    gone.symlink_to(tmp_path / "nowhere")  # is in the folder and cannot be looked at, as in that moment
+    assert listed(tmp_path) == [good]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from time import monotonic, sleep
 
 import pytest
 
+from edge_agent import service
 from edge_agent.__main__ import main
 from edge_agent.outbox import entry_path
 from tests.waiting import WAIT_S, settled
@@ -23,6 +26,14 @@ from wire.transport import Message
 ROOT = Path(__file__).parents[2]
 TOPICS = Topics("test")
 DEVICE = "dev-1"
+
+
+@pytest.fixture(autouse=True)
+def _own_sigterm():
+    """`run` in this very process takes SIGTERM over; the test runner gets it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -151,6 +162,31 @@ def test_leave_says_when_the_broker_refuses_to_be_told(mosquitto, tmp_path, caps
     assert "could not be told" in capsys.readouterr().out
 
 
+def test_leave_deletes_what_the_agent_wrote_and_nothing_else(tmp_path, capsys, monkeypatch):
+    state = tmp_path / "state"
+    digest = "0" * 64
+    own = [f"store/{digest}", f"store/{digest}.model", f"store/{digest}.part", f"store/.{digest}.model.7.tmp"]
+    own += [f"outbox/run-1.0.{digest}.update", "outbox/x.damaged", "outbox/.x.update.7.tmp"]
+    own += ["standing.json", "standing.damaged", ".standing.json.7.tmp", "agent.lock"]
+    others = ["readings/mine.npz", "store/shop.txt", "thesis.tex"]
+    for name in own + others:
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_text("1")
+    locked = []
+
+    def farewell(config):
+        locked.append(main(["run", "--for-s", "0", "--config", str(tmp_path / "agent.toml")]))
+        return True
+
+    monkeypatch.setattr(service, "_say_farewell", farewell)
+    monkeypatch.setattr(service.time, "sleep", lambda seconds: None)
+    assert main(["leave", "--yes", "--config", str(written(tmp_path, "mqtt://127.0.0.1:1"))]) == 0
+    assert sorted(str(path.relative_to(state)) for path in state.rglob("*") if path.is_file()) == others
+    said = capsys.readouterr()
+    assert said.out == f"left\n{state} stays, with what the agent did not write: readings, store, thesis.tex\n"
+    assert (locked, "another agent" in said.err) == ([1], True)
+
+
 @pytest.mark.parametrize("answer", ["\n", "n\n", "yes please\n"])
 def test_leave_asks_first(tmp_path, monkeypatch, answer):
     (tmp_path / "state").mkdir()
@@ -185,6 +221,54 @@ def test_status_shows_what_is_owed_without_a_running_agent(tmp_path, capsys):
     assert "free_disk_bytes" in printed
 
 
+def test_status_changes_nothing_even_where_things_are_damaged(tmp_path, capsys):
+    outbox = tmp_path / "state" / "outbox"
+    outbox.mkdir(parents=True)
+    entry_path(outbox, "run-1", 4, "0" * 64).write_bytes(b"torn")
+    (tmp_path / "state" / "standing.json").write_bytes(b"\0\0")
+    (tmp_path / "state" / "agent.lock").write_bytes(b"\0\0")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "state").rglob("*")}
+    facts = status(tmp_path, "mqtt://127.0.0.1:1", capsys)
+    assert (facts["starts"], facts["rounds_done"], facts["running_pid"]) == (None, None, None)
+    assert facts["outbox"] == [{"run": "run-1", "round": 4, "bytes": 4}]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "state").rglob("*")} == before
+
+
+def test_an_agent_starts_while_status_looks_at_its_lock(tmp_path, monkeypatch):
+    with (tmp_path / "agent.lock").open("w+") as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        monkeypatch.setattr(service.time, "sleep", lambda seconds: glance.close())
+        with service._only_one(tmp_path):
+            assert service._running(tmp_path) == os.getpid()
+    assert service._running(tmp_path) is None
+
+
+def test_a_lock_that_was_deleted_keeps_nobody_out_and_nobody_in(tmp_path, monkeypatch):
+    lock, flock = tmp_path / "agent.lock", fcntl.flock
+
+    def deleted_meanwhile(file, operation):
+        flock(file, operation)
+        lock.unlink()
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    monkeypatch.setattr(fcntl, "flock", deleted_meanwhile)
+    monkeypatch.setattr(service.time, "sleep", lambda seconds: None)
+    with service._only_one(tmp_path):
+        assert service._running(tmp_path) == os.getpid()
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "agent.lock").symlink_to("/dev/full")
+    assert main(["run", "--for-s", "0", "--config", str(written(tmp_path, "mqtt://127.0.0.1:1"))]) == 1
+    assert "bitfleet-agent: E-DISK-SPACE: " in capsys.readouterr().err
+    (tmp_path / "state" / "agent.lock").unlink()
+    (tmp_path / "state").rmdir()
+    (tmp_path / "state").write_text("no folder")
+    assert main(["run", "--for-s", "0", "--config", str(tmp_path / "agent.toml")]) == 1
+    assert "bitfleet-agent: E-DISK: " in capsys.readouterr().err
+
+
 def test_a_configuration_that_is_wrong_is_one_line_and_status_1(tmp_path, capsys):
     (tmp_path / "agent.toml").write_text("devise = 1\n")
     assert main(["run", "--config", str(tmp_path / "agent.toml")]) == 1
@@ -193,9 +277,5 @@ def test_a_configuration_that_is_wrong_is_one_line_and_status_1(tmp_path, capsys
 
 
 def test_a_broker_that_is_none_is_named_at_once(tmp_path, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert main(["run", "--config", str(written(tmp_path, "http://somewhere"))]) == 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert main(["run", "--config", str(written(tmp_path, "http://somewhere"))]) == 1
     assert "mqtt://" in capsys.readouterr().err

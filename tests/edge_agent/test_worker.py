@@ -166,7 +166,7 @@ def test_an_error_of_the_child_comes_back_with_its_code_once(board, worker):
     (store / plan().spec).write_bytes(b"{}")
     start(one, board)
     result = result_of(one)
-    assert result.code == "E-FRAME"
+    assert result.code == "E-BLOB"
     assert result.reason.startswith("spec ")
     assert not entries(board / "outbox")
 

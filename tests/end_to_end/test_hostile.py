@@ -12,7 +12,7 @@ import pytest
 from coordinator.recipe import load_recipe
 from tests.conftest import FAST
 from tests.end_to_end.fleet import COORDINATOR, undisturbed_model
-from tests.end_to_end.hostile_client import CODED, Intruder, attacks, forger, whole_piece
+from tests.end_to_end.hostile_client import CODED, Intruder, attacks, forger
 from tests.end_to_end.members import HeldWorker, drive, member, members
 from wire.bits import Bits
 from wire.frame import Kind, encode_frame
@@ -85,10 +85,10 @@ class Siege:
 def rubbish(siege, make, number):
     """Says what no device would ever say."""
     say, plan = siege.say, make.plan
-    say("mallory", "up", b"\xff" * 100, "E-SIZE")
+    say("mallory", "up", b"\xff" * 100, "E-SIZE", "ff" * 32)
     say("mallory", "up", b"hello", "E-FRAME")
-    say("mallory", "up", bytes(900_000), "E-SIZE")
-    say("mallory", "up", encode_chunk(NOWHERE, 1 << 50, 0, b"x"), "E-SIZE")
+    say("mallory", "up", bytes(900_000), "E-SIZE", "00" * 32)
+    say("mallory", "up", encode_chunk(NOWHERE, 1 << 50, 0, b"x"), "E-SIZE", NOWHERE)
     say("mallory", "up", encode_chunk(NOWHERE, 9, 0, b""), "E-FRAME")
     say("mallory", "state", Bits.of("state", number).words(20).tobytes(), "E-FRAME")
     say("mallory", "state", encode_frame(Kind.STATE, {"state": "ready", "x": "y" * 5000}), "E-SIZE")
@@ -99,8 +99,8 @@ def rubbish(siege, make, number):
     say("mallory", "ask", encode_ask(Ask("blob", plan.spec, spans=((0, 1 << 39),))), "E-BLOB")
     say("mallory", "ask", encode_ask(Ask("update", "cd" * 32, plan.run, number + 7, 9)), "E-ROUND-CLOSED", "cd" * 32)
     siege.attack("mallory", make.update("mallory"), "E-NOT-INVITED")
-    siege.attack("mallory", make.update("dev-0"), "E-IDENTITY")
-    siege.attack("mallory", b"neither here nor there" * 9, "E-FRAME")
+    siege.attack("mallory", make.update("dev-0"), "E-NOT-INVITED")
+    siege.attack("mallory", b"neither here nor there" * 9, "E-NOT-INVITED")
     siege.attack("never-seen", make.update("never-seen"), "E-NOT-INVITED")
     flood_the_broker(siege.fleet.broker.port)
 
@@ -130,10 +130,7 @@ def lies(siege, make, names):
     for at, name in enumerate(names):
         device = f"dev-{at % 2}"
         update, code = attacks(make, device)[name]
-        if code == "E-SIZE":
-            siege.say(device, "up", whole_piece(update)[1], code)  # refused before it is whole
-        else:
-            siege.attack(device, update, code)
+        siege.attack(device, update, code)
 
 
 def repeats(siege, make, number):
@@ -237,7 +234,7 @@ def besiege(siege):
     flood(siege)
     assert len([line for line in noted(fleet, "refused") if line["device"] == "flooder"]) == 20
     assert [line["round"] for line in noted(fleet, "quarantined") if line["device"] == "flooder"] == [2]
-    assert [line["code"] for line in noted(fleet, "refused") if line["device"] == "gapper"] == ["E-SIZE"]
+    assert [line["code"] for line in noted(fleet, "refused") if line["device"] == "gapper"] == ["E-NOT-INVITED"]
     siege.close_round(2)
     make = siege.open_round(3)
     siege.say("flooder", "up", b"once more", "E-FRAME")

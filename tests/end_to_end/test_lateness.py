@@ -146,15 +146,15 @@ def test_restarted_device_goes_on_and_nothing_is_lost(meet, tmp_path, moment):
     assert finish(fleet) == undisturbed(tmp_path, fleet)
 
 
-def test_renamed_device_is_told_that_the_old_names_update_is_not_its_own(meet):
+def test_renamed_device_is_told_that_nobody_invited_it_before_it_sends_the_old_names_update(meet):
     fleet = meet("devices.deadline_s=300", "devices.quorum=0.6")
     leave_with_an_update(fleet, fleet.agents[2])
     renamed = fleet.agent(2)
     renamed.config = replace(renamed.config, device="dev-9")
     fleet.agents[2] = renamed
     turn_until(fleet, lambda: not renamed.uploads)
-    assert [line["code"] for line in noted(fleet, "refused", device="dev-9")] == ["E-IDENTITY"]
-    assert renamed.trouble[0] == "E-IDENTITY"
+    assert [line["code"] for line in noted(fleet, "refused", device="dev-9")] == ["E-NOT-INVITED"]
+    assert renamed.trouble[0] == "E-NOT-INVITED"
     finish(fleet)
     assert accepted(fleet, "dev-2") == []
     assert accepted(fleet, "dev-9") == [(1, 1), (2, 2)]

@@ -52,6 +52,18 @@ def test_devices(finished, capsys):
     assert "dev-1" in output(capsys, "devices", "--home", str(finished.home))[1]
 
 
+def test_what_devices_say_is_shown_as_it_is_and_commands_no_terminal(tmp_path, capsys):
+    database = open_database(tmp_path / "fleet.sqlite")
+    with database.change():
+        reason = "[/red] no [bold]disk\x1b[2J"
+        database.write("INSERT INTO devices VALUES ('d-1', 'idle', 1, 'E-DISK', ?, '{}', 0, 0)", reason)
+    database.close()
+    code, text = output(capsys, "devices", "--home", str(tmp_path))
+    assert code == 0
+    assert all(part in text for part in ("[/red]", "[bold]disk?[2J"))
+    assert "\x1b" not in text
+
+
 def test_runs(finished, capsys):
     code, runs = output(capsys, "runs", "--home", str(finished.home), "--json")
     assert code == 0

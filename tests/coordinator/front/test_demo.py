@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from coordinator.front.demo import agent_config
+from coordinator.front.live import Progress
 from edge_agent.config import load_config
 from tests.conftest import started
+from tests.coordinator.runs import RUN, echo_recipe, new_run
 
 ROOT = Path(__file__).parents[3]
 KEYS = ("task", "recipe", "broker", "devices", "rounds", "accuracy", "accuracy_by_round", "bytes_up", "bytes_down")
@@ -52,6 +56,30 @@ def test_a_whole_federation(tmp_path, kind):
     assert {path.name for path in folder.iterdir()} >= {"model.blob", "spec.json", "report.json", "ledger.jsonl"}
     logs = {path.name for path in (tmp_path / "my demo" / "logs").iterdir()}
     assert logs == {"coordinator.log", "device-00.log", "device-01.log"}
+
+
+def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):
+    database = new_run(tmp_path)
+    progress = Progress(tmp_path / "fleet.sqlite", echo_recipe(), "memory")
+    metrics = {"loss_before": "[/bold]", "loss_after": 0.5, "seconds": "long", "peak_bytes": 3_000_000}
+    with database.change():
+        database.note("accepted", RUN, 0, "[/red]", bytes=1, metrics=metrics)
+        database.note("phase", RUN, 0, phase="abandoned", reason="[/red]")
+    assert progress.read() == ["round 1: abandoned, [/red]"]
+    assert progress.devices["[/red]"] == {
+        "state": "accepted",
+        "round": "1",
+        "bytes": "1",
+        "loss_after": "0.5000",
+        "peak": "3",
+    }
+    Console(file=io.StringIO()).print(progress.table())
+    assert progress.read() == []
+    with database.change():
+        database.note("evaluated", RUN, 1, loss=1.0)
+        database.note("phase", RUN, 1, phase="published")
+    assert progress.read() == ["round 2/10: loss 1.0000"]
+    database.close()
 
 
 def test_a_demo_that_cannot_work_says_so(tmp_path):

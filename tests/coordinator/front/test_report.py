@@ -76,6 +76,12 @@ def test_the_run_leaves_its_model(finished, report):
     read_snapshot((finished.folder / "model.blob").read_bytes(), report["model_digest"], spec)
 
 
+def test_an_update_of_an_abandoned_round_is_in_no_aggregate(lines):
+    accepted = of(lines, "accepted")[-1]
+    gone = [{**accepted, "round": 9}, {**of(lines, "phase")[0], "round": 9, "phase": "abandoned", "reason": "few"}]
+    assert figures_of([*lines, *gone])["updates"] == figures_of(lines)["updates"] == 4
+
+
 def test_a_run_that_is_still_open(lines):
     figures = figures_of(line for line in lines[:1])
     assert (figures["status"], figures["rounds"], figures["updates"]) == ("open", 0, 0)

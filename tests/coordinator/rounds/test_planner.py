@@ -13,7 +13,7 @@ from coordinator.rounds.phases import Phase, RoundRow
 from coordinator.rounds.planner import Planner
 from models.init import initial
 from tests.coordinator.runs import RUN, echo_recipe
-from wire.errors import StateError
+from wire.errors import StateError, WireError
 from wire.messages.blob import apply_blob, digest_bytes
 from wire.messages.plan import decode_plan, shortest_path
 from wire.messages.update import Update, UpdateHeader, encode_update
@@ -215,6 +215,20 @@ def test_a_restart_comes_to_the_same_bytes(planner):
     resumed = planner(FOUR_BITS, "server.optimiser=adam")
     resumed.resume(0)
     assert resumed.plan(row(resumed, 1), None) == one.plan(row(one, 1), None)
+
+
+@pytest.mark.parametrize("settings", [(), ("uplink.kind=weights",), ("server.optimiser=adam",), (FOUR_BITS,)])
+def test_a_sum_that_is_not_finite_leaves_the_old_state(planner, settings):
+    one = planner("server.rate=3.0", *settings)
+    before = one.state
+    with pytest.raises(WireError, match="finite") as said:
+        one_round(one, 0, sizes=(3.4e38, 3.4e38))
+    assert said.value.code == "E-NONFINITE"
+    assert one.state is before
+    assert {path.name for path in (one.folder / "checkpoints").iterdir()} == {"start.state"}
+    assert not list((one.folder / "blobs").iterdir())
+    one_round(one, 0)
+    assert one.state is not before
 
 
 def test_fold_yields_after_every_update(planner):

@@ -161,9 +161,24 @@ def test_a_spec_that_this_device_would_build_otherwise(job):
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", json.dumps({"arch": "mlp"}).encode()])
 def test_a_spec_that_is_none(job, text):
     one = job()
-    (one.store / one.plan.spec).write_bytes(text)
+    one = replace(one, plan=replace(one.plan, spec=keep(one.store, text)))
     with pytest.raises(WireError, match=r"spec [0-9a-f]{12} cannot be read"):
         run_job(one)
+
+
+@pytest.mark.parametrize("torn", [None, b"", b"\0" * 300])
+@pytest.mark.parametrize("what", ["spec", "blob", "model"])
+def test_what_a_power_cut_tore_is_fetched_anew(job, what, torn):
+    (_, (ref, data)), models = chain(2)
+    asked = plan(SPEC, base=params_digest(models[1]), blobs=(ref,))
+    one = job(asked, [ref.digest], [data])
+    model = one.store / f"{params_digest(models[0])}.model"
+    model.write_bytes(snapshot_blob(models[0], SPEC)[1])
+    path = {"spec": one.store / asked.spec, "blob": one.store / ref.digest, "model": model}[what]
+    path.unlink()
+    if torn is not None:
+        path.write_bytes(torn)
+    assert failed(one)["code"] == "E-BLOB"
 
 
 def blob_cases():
@@ -215,7 +230,7 @@ def test_reasons_do_not_repeat_the_code(job):
     assert not result["reason"].startswith("E-DATA")
 
 
-def test_want_of_memory_and_of_packages_have_names(job, monkeypatch):
+def test_whatever_fails_has_a_name(job, monkeypatch):
     def fails(exc):
         def raising(job):
             raise exc
@@ -224,6 +239,11 @@ def test_want_of_memory_and_of_packages_have_names(job, monkeypatch):
         return failed(job())
 
     assert fails(MemoryError())["code"] == "E-MEMORY"
+    assert fails(RuntimeError("no room for [3, 3]")) == {
+        "code": "E-TRAIN",
+        "reason": "RuntimeError: no room for [3, 3]",
+    }
+    assert len(fails(ValueError("x" * 9999))["reason"]) == 400
     missing = fails(ImportError("No module named 'torch'"))
     assert missing["code"] == "E-INSTALL"
     assert "torch" in missing["reason"]
