@@ -55,7 +55,9 @@ class MemoryFleet:
             self.agents.append(self.agent(at))
 
     def coordinator(self) -> Federation:
-        return self.home.federation(self.run, "test", MemoryTransport(self.hub), InlineEvaluator(), lambda: self.clock_s)
+        return self.home.federation(
+            self.run, "test", MemoryTransport(self.hub), InlineEvaluator(), lambda: self.clock_s
+        )
 
     def agent(self, at: int) -> Agent:
         split = self.recipe.split
