@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +75,7 @@ class Desk:
 
     def _info(self, device: str, payload: bytes) -> None:
         frame = decode_frame(payload, Kind.INFO, _INFO_BYTES)
-        self.state.registry.heard_info(device, json.loads(json.dumps(frame.header)))
+        self.state.registry.heard_info(device, frame.header)
 
     def _ask(self, device: str, payload: bytes) -> None:
         ask = decode_ask(payload)

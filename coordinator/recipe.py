@@ -12,7 +12,7 @@ from typing import Any
 from models.archs import spec_of
 from models.tasks import task
 from wire.errors import ConfigError
-from wire.settings import parse_setting, read_toml, settings_from
+from wire.settings import check_range, parse_setting, read_toml, settings_from
 from wire.stages.chain import Chain
 
 __all__ = [
@@ -44,14 +44,14 @@ class Devices:
     max_abandoned: int = 5
 
     def __post_init__(self) -> None:
-        _limit("devices.goal", self.goal, 1, 100_000)
-        _limit("devices.over", self.over, 1, 10)
-        _limit("devices.quorum", self.quorum, 0, 1)
-        _limit("devices.selection_timeout_s", self.selection_timeout_s, 0, 1e9)
-        _limit("devices.deadline_s", self.deadline_s, 0, 1e9)
-        _limit("devices.max_staleness", self.max_staleness, 0, 1_000_000)
-        _limit("devices.max_examples", self.max_examples, 1, 1 << 62)
-        _limit("devices.max_abandoned", self.max_abandoned, 1, 1_000_000)
+        check_range("devices.goal", self.goal, 1, 100_000)
+        check_range("devices.over", self.over, 1, 10)
+        check_range("devices.quorum", self.quorum, 0, 1)
+        check_range("devices.selection_timeout_s", self.selection_timeout_s, 0, 1e9)
+        check_range("devices.deadline_s", self.deadline_s, 0, 1e9)
+        check_range("devices.max_staleness", self.max_staleness, 0, 1_000_000)
+        check_range("devices.max_examples", self.max_examples, 1, 1 << 62)
+        check_range("devices.max_abandoned", self.max_abandoned, 1, 1_000_000)
         if self.late not in ("refuse", "fold"):
             raise ConfigError(f"devices.late = {self.late!r}", remedy='choose "refuse" or "fold"')
 
@@ -82,11 +82,11 @@ class Train:
     decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _limit("train.epochs", self.epochs, 0, 10_000)
-        _limit("train.batch", self.batch, 1, 1 << 20)
-        _limit("train.rate", self.rate, 0, 1e6)
-        _limit("train.momentum", self.momentum, 0, 1)
-        _limit("train.decay", self.decay, 0, 1)
+        check_range("train.epochs", self.epochs, 0, 10_000)
+        check_range("train.batch", self.batch, 1, 1 << 20)
+        check_range("train.rate", self.rate, 0, 1e6)
+        check_range("train.momentum", self.momentum, 0, 1)
+        check_range("train.decay", self.decay, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ class Server:
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "momentum", "adam"):
             raise ConfigError(f"server.optimiser = {self.optimiser!r}", remedy="choose sgd, momentum or adam")
-        _limit("server.rate", self.rate, 0, 1e6)
-        _limit("server.momentum", self.momentum, 0, 1)
-        _limit("server.beta2", self.beta2, 0, 1)
-        _limit("server.epsilon", self.epsilon, 1e-30, 1e6)
+        check_range("server.rate", self.rate, 0, 1e6)
+        check_range("server.momentum", self.momentum, 0, 1)
+        check_range("server.beta2", self.beta2, 0, 1)
+        check_range("server.epsilon", self.epsilon, 1e-30, 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,8 @@ class Recipe:
         spec_of(
             self.model or goal.arch, goal.input, goal.outputs, self.seed, self.freeze
         )  # else a run opens and breaks
-        _limit("rounds", self.rounds, 1, 1_000_000)
-        _limit("seed", self.seed, 0, (1 << 63) - 1)
+        check_range("rounds", self.rounds, 1, 1_000_000)
+        check_range("seed", self.seed, 0, (1 << 63) - 1)
         late_deltas = self.devices.late == "refuse" or self.uplink.kind == "delta"
         if not late_deltas:
             raise ConfigError(
@@ -214,11 +214,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"{path} holds no table")
     return table
-
-
-def _limit(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} = {value}", remedy=f"choose {low} to {high}")
 
 
 def _check_coding(place: str, scope: str, stages: tuple[Mapping[str, Any], ...]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wire.errors import ConfigError
 from wire.messages.fields import DEVICE_ID
-from wire.settings import read_toml, settings_from
+from wire.settings import check_range, read_toml, settings_from
 
 __all__ = ["AgentConfig", "DataConfig", "Limits", "LinkConfig", "TrainConfig", "load_config"]
 
@@ -50,10 +50,10 @@ class TrainConfig:
     max_batch: int = 1024
 
     def __post_init__(self) -> None:
-        _check("train.threads", self.threads, 1, 1024)
-        _check("train.linger_s", self.linger_s, 0, 1e9)
-        _check("train.nice", self.nice, 0, 19)
-        _check("train.attempts", self.attempts, 1, 1_000_000)
+        check_range("train.threads", self.threads, 1, 1024)
+        check_range("train.linger_s", self.linger_s, 0, 1e9)
+        check_range("train.nice", self.nice, 0, 19)
+        check_range("train.attempts", self.attempts, 1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class LinkConfig:
     key_file: Path | None = None
 
     def __post_init__(self) -> None:
-        _check("link.keepalive_s", self.keepalive_s, 1, 65535)
-        _check("link.chunk_kib", self.chunk_kib, 2, 1 << 16)
+        check_range("link.keepalive_s", self.keepalive_s, 1, 65535)
+        check_range("link.chunk_kib", self.chunk_kib, 2, 1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,3 @@ class AgentConfig:
 def load_config(path: Path) -> AgentConfig:
     """Returns the configuration in a file; relative paths in it count from where the agent was started."""
     return settings_from(AgentConfig, read_toml(path), str(path))
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} = {value}", remedy=f"choose {low} to {high}")

@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["parse_setting", "read_toml", "settings_from"]
+__all__ = ["check_range", "parse_setting", "read_toml", "settings_from"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises ConfigError unless a setting is within its limits."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} = {value}", remedy=f"choose {low} to {high}")
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:
