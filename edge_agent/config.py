@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from models.personal.settings import Personal
 from wire.errors import ConfigError
 from wire.messages.fields import DEVICE_ID
 from wire.settings import check_range, read_toml, settings_from
@@ -26,6 +29,7 @@ class DataConfig:
     parts: int = 1
     part: int = 0
     seed: int = 0
+    examples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,11 @@ class LinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """Everything. `coordinator_key` is the public key that plans and receipts must be signed with."""
+    """Everything. `coordinator_key` is the public key that plans and receipts must be signed with.
+
+    `personal` are this device's own settings of its personal model, where a plan asks for one. With `durable` = false
+    files are not forced to the disk: for simulated devices, which a power cut ends together with their coordinator.
+    """
 
     device: str
     fleet: str
@@ -86,6 +94,8 @@ class AgentConfig:
     limits: Limits = field(default_factory=Limits)
     train: TrainConfig = field(default_factory=TrainConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    personal: Mapping[str, Any] = field(default_factory=dict)
+    durable: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("device", self.device), ("fleet", self.fleet)):
@@ -93,6 +103,7 @@ class AgentConfig:
                 raise ConfigError(f"{name} = {value!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
         if self.device in _TAKEN:
             raise ConfigError(f"device = {self.device!r} is not a device's name", remedy="choose another")
+        settings_from(Personal, self.personal, "[personal]")
         if not _KEY.fullmatch(self.coordinator_key):
             raise ConfigError(
                 f"coordinator_key = {self.coordinator_key!r}",

@@ -2,17 +2,24 @@
 
 Files stand under their digest in the store, and get that name by a checked rename. A power cut may still tear one, so
 the child checks the digest again before it uses it.
+
+fresh    all that is missing is asked for, once over a link
+asked    it may be long on its way: after a silence only a few bytes are asked for again. Pieces of a blob keep their
+         order, so if those bytes come before what was asked for earlier, that is lost, and asked for again
+cut      what was on its way is lost with the link, and the next pieces shall be smaller
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from edge_agent.gate import disk_failure
-from wire.messages.plan import RoundPlan, shortest_path
-from wire.messages.reports import Ask
+from wire.messages.chain import decode_chain
+from wire.messages.plan import BlobRef, RoundPlan, shortest_path
+from wire.messages.reports import Ask, Span
 from wire.pieces.assembly import Assembly
 from wire.pieces.chunks import Chunk
 
@@ -20,12 +27,21 @@ __all__ = ["Fetch", "held_models", "plan_fetch", "prune"]
 
 _SILENCE_S = 2.0
 _LONGEST_SILENCE_S = 60.0
+_SILENT_GAPS = 4  # so many times as long as the last piece took may the next one take
+_USUAL_BYTES = 64 * 1024
+_SMALLEST_BYTES = 1024
+_PROBE_BYTES = 512  # smaller than any piece: its answer is known by its size
 MODEL_SUFFIX = ".model"
 
 
 @dataclass(slots=True)
 class Fetch:
-    """What is still on its way for one plan, and the blobs, in order, that lead to its base."""
+    """What is still on its way for one plan, and the blobs, in order, that lead to its base.
+
+    `asked` are the digests that were asked for over this link, `probes` the few bytes of them asked for again.
+    `follows` says that the chain comes first, and the way is looked for again with it.
+    `heard_s` is when the last piece came; `piece_bytes` the most that one shall hold, 0 for any size.
+    """
 
     store: Path
     path: tuple[str, ...]
@@ -33,6 +49,11 @@ class Fetch:
     asked_s: float = 0.0
     wait_s: float = _SILENCE_S
     fetched_bytes: int = field(default=0)
+    follows: bool = False
+    piece_bytes: int = 0
+    heard_s: float | None = None
+    asked: set[str] = field(default_factory=set)
+    probes: dict[str, Span] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -44,12 +65,16 @@ class Fetch:
         assembly = self.wanted.get(chunk.digest)
         if assembly is None:
             return
-        self.asked_s, self.wait_s = now_s, _SILENCE_S
+        self._heard(now_s)
         self.fetched_bytes += len(chunk.data)
+        span = chunk.offset, chunk.offset + len(chunk.data)
+        overtaken = self.probes.get(chunk.digest) == span and not assembly.spans.covers(*span)
         try:
             assembly.put(chunk)
             if assembly.spans.complete and assembly.finish(self.store / chunk.digest, durable=False):
                 del self.wanted[chunk.digest]
+            elif overtaken or not assembly.spans.held:
+                self._ask_anew(chunk.digest)
         except OSError as exc:
             for part in self.wanted.values():
                 part.drop()
@@ -57,12 +82,45 @@ class Fetch:
 
     def questions(self, now_s: float) -> list[Ask]:
         """Returns what to ask for now, and waits longer before the next time."""
-        self.asked_s, self.wait_s = now_s, min(_LONGEST_SILENCE_S, 2 * self.wait_s)
-        return [Ask("blob", digest, spans=part.spans.missing(64)) for digest, part in self.wanted.items()]
+        self.asked_s, self.wait_s = now_s, min(_LONGEST_SILENCE_S, max(_SILENCE_S, 2 * self.wait_s))
+        self.heard_s = now_s if self.heard_s is None else self.heard_s
+        return [
+            Ask("blob", digest, spans=self._spans(digest, part), piece_bytes=self.piece_bytes)
+            for digest, part in self.wanted.items()
+        ]
+
+    def cut(self) -> None:
+        """Notes that the link broke: what was on its way is lost, and smaller pieces are tried next."""
+        if self.asked:
+            self.piece_bytes = max(_SMALLEST_BYTES, (self.piece_bytes or _USUAL_BYTES) // 2)
+        self.asked.clear()
+        self.probes.clear()
+        self.heard_s, self.wait_s = None, _SILENCE_S
 
     def overdue_s(self, now_s: float) -> float:
         """Returns in how many seconds to ask again; zero or less means now."""
         return self.asked_s + self.wait_s - now_s
+
+    def _heard(self, now_s: float) -> None:
+        """Waits for the next piece as long as this one took, and some more."""
+        took_s = now_s - self.heard_s if self.heard_s is not None else 0.0
+        self.asked_s = self.heard_s = now_s
+        self.wait_s = min(_LONGEST_SILENCE_S, max(_SILENCE_S, _SILENT_GAPS * took_s))
+
+    def _ask_anew(self, digest: str) -> None:
+        self.asked.discard(digest)
+        self.wait_s = 0.0
+
+    def _spans(self, digest: str, part: Assembly) -> tuple[Span, ...]:
+        """Returns all that is missing of a payload, or of one that was asked for only the start of the largest gap."""
+        missing = part.spans.missing(64)
+        if digest not in self.asked:
+            self.asked.add(digest)
+            self.probes.pop(digest, None)
+            return missing
+        start, end = max(missing, key=lambda span: span[1] - span[0])
+        self.probes[digest] = start, min(end, start + _PROBE_BYTES)
+        return (self.probes[digest],)
 
 
 def held_models(store: Path) -> list[str]:
@@ -71,14 +129,29 @@ def held_models(store: Path) -> list[str]:
 
 
 def plan_fetch(plan: RoundPlan, store: Path) -> Fetch:
-    """Returns what has to be fetched; raises WireError if no way leads to the base."""
+    """Returns what has to be fetched; raises WireError if no way leads to the base.
+
+    Where only a snapshot would lead there, the chain of older deltas is fetched first: they may be fewer bytes.
+    """
     cached = [path.name for path in store.iterdir() if len(path.name) == 64]
-    path = shortest_path(plan.blobs, [plan.initial, *held_models(store)], plan.base, cached)
-    sizes = {plan.spec: plan.spec_bytes, **{ref.digest: ref.size for ref in path}}
-    lacking = {digest: size for digest, size in sizes.items() if digest not in cached}
+    known = _chain(store / plan.chain) if plan.chain in cached else ()
+    path = shortest_path((*plan.blobs, *known), [plan.initial, *held_models(store)], plan.base, cached)
+    look = bool(plan.chain) and not known and any(not ref.source and ref.digest not in cached for ref in path)
+    sizes = {plan.spec: plan.spec_bytes, plan.trunk: plan.trunk_bytes}
+    sizes |= {plan.chain: plan.chain_bytes} if look else {ref.digest: ref.size for ref in path}
+    lacking = {digest: size for digest, size in sizes.items() if digest and digest not in cached}
     parts = {digest: Assembly.open(store, digest, size) for digest, size in lacking.items()}
     wanted = {digest: part for digest, part in parts.items() if not _finished(part, store / digest)}
-    return Fetch(store, tuple(ref.digest for ref in path), wanted)
+    return Fetch(store, tuple(ref.digest for ref in path), wanted, follows=look)
+
+
+def _chain(path: Path) -> tuple[BlobRef, ...]:
+    """Returns the older deltas, or none if the file is not what its name says."""
+    data = path.read_bytes()
+    if sha256(data).hexdigest() != path.name:
+        path.unlink(missing_ok=True)
+        return ()
+    return decode_chain(data)
 
 
 def _finished(part: Assembly, path: Path) -> bool:

@@ -18,8 +18,9 @@ from typing import Any
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig
 from edge_agent.gate import disk_failure, read_board
-from edge_agent.outbox import listed
-from edge_agent.standing import load_standing, read_standing
+from edge_agent.kept.memory import MEMORY
+from edge_agent.kept.outbox import listed
+from edge_agent.kept.standing import load_standing, read_standing
 from edge_agent.worker import ChildWorker
 from wire.errors import StateError
 from wire.links.link import parse_link
@@ -37,6 +38,7 @@ _GLANCE_S = 0.1
 _OURS = {  # what an agent writes, by the folder that it writes it to
     "store": re.compile(r"[0-9a-f]{64}(\.[a-z]+)?|\..*\.tmp"),
     "outbox": re.compile(r".*\.(update|damaged)|\..*\.tmp"),
+    MEMORY: re.compile(r".*\.(memory|damaged)|\..*\.tmp"),
     "": re.compile(r"standing\.(json|damaged)|\.standing\..*\.tmp"),
 }
 

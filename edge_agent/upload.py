@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.outbox import Entry
+from edge_agent.kept.outbox import Entry
 from wire.messages.reports import Ask, Span
 from wire.pieces.chunks import HEADER_BYTES, cut_spans, encode_chunk
 from wire.transport import Transport

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_agent.config import AgentConfig
-from edge_agent.fetch import Fetch, plan_fetch, prune
+from edge_agent.fetch import Fetch, held_models, plan_fetch, prune
+from edge_agent.kept.memory import MEMORY
+from edge_agent.upload import Upload
 from edge_agent.worker import KILLED, Result, Worker
 from wire.errors import Declined
 from wire.events import log_event
@@ -39,7 +42,7 @@ class Work:
     @classmethod
     def begin(cls, plan: RoundPlan, frame: bytes, store: Path, now_s: float) -> Work:
         """Returns the work at its start; what no later plan can build upon leaves the store first."""
-        prune(store, _useful(plan))
+        prune(store, _useful(plan) | set(held_models(store) if plan.chain else ()))
         fetch = plan_fetch(plan, store)
         fetch.asked_s = now_s
         return cls(plan, frame, fetch, tuple(fetch.wanted), ends_s=now_s + plan.deadline_s)
@@ -48,6 +51,21 @@ class Work:
         """Raises Declined if the round is over before its model has arrived."""
         if self.fetch is not None and now_s >= self.ends_s:
             raise Declined(f"the model did not arrive within {self.plan.deadline_s:.0f} s", code="E-DEADLINE")
+
+    def waits_for(self, uploads: Iterable[Upload]) -> bool:
+        """Tells whether what became of an earlier update must be known before this round's training."""
+        return self.plan.remembers and any(upload.entry.run == self.plan.run for upload in uploads)
+
+    def follow_chain(self, store: Path, now_s: float) -> bool:
+        """Looks for the way again once the chain is there; tells whether there was a chain to follow."""
+        if self.fetch is None or not self.fetch.follows:
+            return False
+        self.fetched_bytes += self.fetch.fetched_bytes
+        pieces = self.fetch.piece_bytes
+        self.fetch = plan_fetch(self.plan, store)
+        self.fetch.asked_s, self.fetch.piece_bytes = now_s, pieces
+        self.asked += tuple(self.fetch.wanted)
+        return True
 
     def start(self, worker: Worker, config: AgentConfig, store: Path, outbox: Path) -> None:
         """Hands the job to the child."""
@@ -86,6 +104,9 @@ class Work:
             "device": config.device,
             "store": str(store.absolute()),
             "outbox": str(outbox.absolute()),
+            "memory": str((config.state_dir / MEMORY).absolute()),
+            "personal": dict(config.personal),
+            "durable": config.durable,
             "path": list(self.path),
             "threads": config.train.threads,
             "fetched_bytes": self.fetched_bytes,
@@ -96,6 +117,7 @@ class Work:
                 "parts": data.parts,
                 "part": data.part,
                 "seed": data.seed,
+                "examples": data.examples,
             },
         }
 
@@ -103,4 +125,4 @@ class Work:
 def _useful(plan: RoundPlan) -> set[str]:
     """Returns the digests of the spec, of the blobs, and of the models that the plan leads from or to."""
     models = {digest for ref in plan.blobs for digest in (ref.digest, ref.source, ref.target)}
-    return {plan.spec, plan.base, *models}
+    return {plan.spec, plan.base, plan.trunk, *models} - {""}

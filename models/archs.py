@@ -17,7 +17,7 @@ from models.plugins import ARCH_GROUP, installed, nearest, plugin
 from wire.errors import ConfigError
 from wire.spec import ModelSpec, TensorSpec
 
-__all__ = ["Arch", "arch_names", "find_arch", "spec_of", "tensors_of"]
+__all__ = ["Arch", "arch_names", "edge_name", "find_arch", "spec_of", "tensors_of"]
 
 _TEXT = re.compile(r"(?P<name>.+?)(?P<args>(?:-[0-9]{1,9})*)")
 
@@ -117,6 +117,14 @@ def _called(name: str, factory: object) -> Arch:
             remedy="it must name a models.archs.Arch or a callable that returns one",
         )
     return made
+
+
+def edge_name(spec: ModelSpec, name: str) -> str:
+    """Returns the name of the net's "first" or "last" weight tensor; any other text is returned as it is."""
+    if name not in ("first", "last"):
+        return name
+    order = [tensor.name for tensor in tensors_of(spec.arch, spec.input, spec.outputs) if len(tensor.shape) > 1]
+    return order[0 if name == "first" else -1] if order else name
 
 
 def _chosen(tensors: Sequence[TensorSpec], freeze: Sequence[str]) -> frozenset[str]:

@@ -27,15 +27,16 @@ __all__ = ["build", "dump", "listed", "load"]
 Layers = list[tuple[str, nn.Module]]
 
 
-def build(spec: ModelSpec) -> nn.Module:
-    """Returns the net of `spec` with its frozen tensors in place; the trainable ones are NaN until `load`.
+def build(spec: ModelSpec, still: Mapping[str, Array] | None = None) -> nn.Module:
+    """Returns the net of `spec` with its frozen tensors in place, `still` or as the spec's seed gives them; the
+    trainable ones are NaN until `load`.
 
     The tensors are compared before the net is made, so a spec that claims anything else costs no memory.
     """
     _agree(spec, tensors_of(spec.arch, spec.input, spec.outputs))
     net = _made(spec.arch, spec.input, spec.outputs)
     _agree(spec, _shapes(net, spec.arch))
-    still = frozen(spec)
+    still = frozen(spec) if still is None else still
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name not in still)
         nn.init.constant_(parameter, float("nan"))
@@ -170,15 +171,18 @@ class _Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(GROUPS, after)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(GROUPS, after)
+        self.relu2 = nn.ReLU()
         same = before == after
         self.shortcut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        inner = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+        inner = self.relu1(self.norm1(self.conv1(x)))
+        activated: torch.Tensor = self.relu2(self.norm2(self.conv2(inner)) + self.shortcut(x))
+        return activated
 
 
 def _resnet(shape: tuple[int, ...], outputs: int, width: int, blocks: tuple[int, ...]) -> nn.Module:

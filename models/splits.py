@@ -23,26 +23,42 @@ import numpy.typing as npt
 from wire.bits import Bits
 from wire.errors import ConfigError
 
-__all__ = ["Share", "indices_of", "split"]
+__all__ = ["Share", "indices_of", "parts_of", "split"]
 
 Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One part, `at`, of a dataset that `rule` shares out over `parts`."""
+    """One part, `at`, of a dataset that `rule` shares out over `parts`.
+
+    With `examples` only the first that many of an order drawn from the seed are shared out; 0 means all.
+    """
 
     rule: str
     parts: int
     at: int
     seed: int
+    examples: int = 0
 
 
 def indices_of(share: Share, labels: Index, subjects: Index | None) -> Index:
     """Returns the examples of one part, in ascending order."""
     if not 0 <= share.at < share.parts:
         raise ConfigError(f"part {share.at} of {share.parts}", remedy="parts are numbered from 0")
-    return split(labels, subjects, share.rule, share.parts, share.seed)[share.at]
+    return parts_of(share, labels, subjects)[share.at]
+
+
+def parts_of(share: Share, labels: Index, subjects: Index | None) -> list[Index]:
+    """Returns the examples of every part, each in ascending order; `share.at` does not matter."""
+    if not share.examples:
+        return split(labels, subjects, share.rule, share.parts, share.seed)
+    if not 0 < share.examples <= len(labels):
+        raise ConfigError(f"{share.examples} of {len(labels)} examples", remedy=f"use at most {len(labels)}, 0 for all")
+    order = Bits.of(share.seed, "examples").permutation(len(labels))
+    kept = np.sort(order[: share.examples])
+    own = None if subjects is None else subjects[kept]
+    return [kept[part] for part in split(labels[kept], own, share.rule, share.parts, share.seed)]
 
 
 def split(labels: Index, subjects: Index | None, rule: str, parts: int, seed: int) -> list[Index]:

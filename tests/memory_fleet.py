@@ -9,13 +9,13 @@ from typing import Any
 
 from coordinator.federation import Federation
 from coordinator.home import Home
-from coordinator.learning.evaluator import evaluate
+from coordinator.learning.evaluator import Question, evaluate
 from coordinator.recipe import Recipe
+from coordinator.recipes.personal import own_personal
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, DataConfig
 from edge_agent.training.inline import InlineWorker
 from wire.messages.reports import DeviceState, encode_state
-from wire.spec import ModelSpec
 from wire.topics import Topics
 from wire.transport import Hub, MemoryTransport, Will
 
@@ -25,8 +25,8 @@ class InlineEvaluator:
     result: dict[str, Any] | None = None
     wake: tuple[int, ...] = ()
 
-    def start(self, spec: ModelSpec, checkpoint: Path, task: str) -> None:
-        self.result = evaluate(spec, checkpoint, task)
+    def start(self, question: Question) -> None:
+        self.result = evaluate(question)
 
     def poll(self) -> dict[str, Any] | None:
         result, self.result = self.result, None
@@ -38,7 +38,7 @@ class InlineEvaluator:
 
 @dataclass
 class MemoryFleet:
-    """The coordinator and its agents."""
+    """The coordinator and its agents: as many as a round needs, or `devices`."""
 
     home: Home
     run: str
@@ -48,10 +48,13 @@ class MemoryFleet:
     agents: list[Agent] = field(default_factory=list)
     federation: Federation = field(init=False)
     clock_s: float = 0.0
+    name: str = "dev-{at}"
+    devices: int = 0
 
     def __post_init__(self) -> None:
         self.federation = self.coordinator()
-        for at in range(self.recipe.devices.goal):
+        self.devices = self.devices or self.recipe.devices.goal
+        for at in range(self.devices):
             self.agents.append(self.agent(at))
 
     def coordinator(self) -> Federation:
@@ -62,11 +65,14 @@ class MemoryFleet:
     def agent(self, at: int) -> Agent:
         split = self.recipe.split
         config = AgentConfig(
-            device=f"dev-{at}",
+            device=self.name.format(at=at),
             fleet="test",
             broker="memory",
-            state_dir=self.folder / f"dev-{at}",
-            data=DataConfig(self.recipe.task, None, self.recipe.split_rule, self.recipe.devices.goal, at, split.seed),
+            state_dir=self.folder / self.name.format(at=at),
+            data=DataConfig(
+                self.recipe.task, None, self.recipe.split_rule, self.devices, at, split.seed, split.examples
+            ),
+            personal=own_personal(self.recipe.personal, at),
             coordinator_key=self.home.public_key,
         )
         will = Will(Topics("test").device(config.device, "state"), encode_state(DeviceState("lost", 1)))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PINNED = Path(__file__).with_name("public_names.txt")
-PACKAGES = ("wire", "models", "edge_agent", "coordinator", "export")
+PACKAGES = ("wire", "models", "edge_agent", "coordinator", "export", "simulation")
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

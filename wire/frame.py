@@ -136,7 +136,8 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
 def _parse_header(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text, parse_constant=_refuse_constant)
-        if _deeper_than(header, MAX_DEPTH):
+        brackets = text.count(b"{") + text.count(b"[")  # no nesting is deeper than that
+        if brackets > MAX_DEPTH and _deeper_than(header, MAX_DEPTH):
             raise WireError(f"header is nested more than {MAX_DEPTH} deep")
         canonical = isinstance(header, dict) and canonical_json(header) == text
     except (ValueError, RecursionError) as exc:

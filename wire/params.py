@@ -11,7 +11,7 @@ import numpy.typing as npt
 from wire.errors import WireError
 from wire.spec import TensorSpec, canonical_json
 
-__all__ = ["Array", "Params", "add", "check_shapes", "delta", "flatten", "params_digest", "split"]
+__all__ = ["Array", "Params", "add", "check_shapes", "clipped", "delta", "flatten", "params_digest", "split"]
 
 Array = npt.NDArray[np.float32]
 Params = dict[str, Array]
@@ -38,6 +38,15 @@ def delta(after: Mapping[str, Array], before: Mapping[str, Array]) -> Params:
 def add(base: Mapping[str, Array], change: Mapping[str, Array]) -> Params:
     """Returns base + change, tensor by tensor."""
     return {name: base[name] + change[name] for name in base}
+
+
+def clipped(params: Mapping[str, Array], most: float) -> Params:
+    """Returns params * min(1, most / length), length = the Euclidean norm over all tensors together, in float64."""
+    squares = (np.square(values, dtype=np.float64).sum() for values in params.values())
+    length = float(np.sqrt(sum(squares, start=np.float64(0))))
+    if length <= most:
+        return dict(params)
+    return {name: (values * (most / length)).astype(np.float32) for name, values in params.items()}
 
 
 def flatten(params: Mapping[str, Array], order: Iterable[TensorSpec]) -> Array:

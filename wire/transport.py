@@ -98,12 +98,14 @@ def matches(pattern: str, topic: str) -> bool:
     return len(wanted) == len(parts)
 
 
-@dataclass
+@dataclass(eq=False)
 class Hub:
-    """A broker in memory: retained messages, wills, QoS 1 answers."""
+    """A broker in memory: retained messages, wills, QoS 1 answers. Filters without wildcards are found by one look."""
 
     retained: dict[str, bytes] = field(default_factory=dict)
-    members: list[MemoryTransport] = field(default_factory=list)
+    members: dict[MemoryTransport, None] = field(default_factory=dict)
+    exact: dict[str, dict[MemoryTransport, None]] = field(default_factory=dict)
+    wild: dict[str, dict[MemoryTransport, None]] = field(default_factory=dict)
 
     def route(self, topic: str, payload: bytes, retain: bool) -> int:
         """Delivers to every subscriber and returns how many there were."""
@@ -111,13 +113,49 @@ class Hub:
             self.retained[topic] = payload
         elif retain:
             self.retained.pop(topic, None)
-        takers = [m for m in self.members if any(matches(f, topic) for f in m.filters)]
+        takers = dict(self.exact.get(topic, ()))
+        for pattern, members in self.wild.items():
+            if matches(pattern, topic):
+                takers |= members
         for taker in takers:
             taker.inbox.append(Message(topic, payload))
         return len(takers)
 
+    def join(self, member: MemoryTransport, pattern: str) -> None:
+        """Adds a member to the takers of a filter."""
+        self._table(pattern).setdefault(pattern, {})[member] = None
 
-@dataclass
+    def part(self, member: MemoryTransport, pattern: str) -> None:
+        """Ends `join`."""
+        table = self._table(pattern)
+        takers = table.get(pattern, {})
+        takers.pop(member, None)
+        if not takers:
+            table.pop(pattern, None)
+
+    def leave(self, member: MemoryTransport) -> None:
+        """Delivers nothing more to a member."""
+        self.members.pop(member, None)
+        for pattern in member.filters:
+            self.part(member, pattern)
+
+    def kept(self, filters: Sequence[str]) -> list[tuple[str, bytes]]:
+        """Returns the retained messages that any of the filters covers, in order of topic."""
+        topics = {pattern for pattern in filters if pattern in self.retained}
+        wild = [pattern for pattern in filters if _is_wild(pattern)]
+        if wild:
+            topics |= {topic for topic in self.retained if any(matches(pattern, topic) for pattern in wild)}
+        return [(topic, self.retained[topic]) for topic in sorted(topics)]
+
+    def _table(self, pattern: str) -> dict[str, dict[MemoryTransport, None]]:
+        return self.wild if _is_wild(pattern) else self.exact
+
+
+def _is_wild(pattern: str) -> bool:
+    return "+" in pattern or "#" in pattern
+
+
+@dataclass(eq=False)
 class MemoryTransport:
     """A transport onto a `Hub`: for simulation and tests. `receive` never waits."""
 
@@ -129,7 +167,7 @@ class MemoryTransport:
     _tokens: int = 0
 
     def __post_init__(self) -> None:
-        self.hub.members.append(self)
+        self.hub.members[self] = None
         self.inbox.append(Up(self.payload_bytes))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
@@ -148,13 +186,15 @@ class MemoryTransport:
     def subscribe(self, *filters: str) -> None:
         """See Transport; what is retained and matches arrives at once."""
         self.filters.update(filters)
-        for topic, payload in sorted(self.hub.retained.items()):
-            if any(matches(f, topic) for f in filters):
-                self.inbox.append(Message(topic, payload, retained=True))
+        for pattern in filters if self in self.hub.members else ():
+            self.hub.join(self, pattern)
+        self.inbox.extend(Message(topic, payload, retained=True) for topic, payload in self.hub.kept(filters))
 
     def unsubscribe(self, *filters: str) -> None:
         """See Transport."""
         self.filters.difference_update(filters)
+        for pattern in filters:
+            self.hub.part(self, pattern)
 
     def receive(self, timeout_s: float, wake: Sequence[int] = ()) -> Event | None:
         """Returns the next event, or None at once."""
@@ -170,6 +210,6 @@ class MemoryTransport:
 
     def _leave(self, last: Message | None) -> None:
         if self in self.hub.members:
-            self.hub.members.remove(self)
+            self.hub.leave(self)
             if last:
                 self.hub.route(last.topic, last.payload, retain=True)

@@ -35,7 +35,7 @@ __all__ = [
 
 def serve_command(options: argparse.Namespace) -> int:
     """Runs a recipe to its end."""
-    run = serve(_serving(options), _recipe(options))
+    run = serve(_serving(options), _recipe(options), options.run_name)
     return _finished(options, run)
 
 
@@ -100,12 +100,11 @@ def data_command(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    settings = [*options.set]
-    settings += [f'task="{options.task}"', 'model=""'] if options.task else []
+    settings = [f'task="{options.task}"', 'model=""'] if options.task else []
     settings += [f"devices.goal={options.devices}"] if options.devices else []
     settings += [f"rounds={options.rounds}"] if options.rounds else []
     settings += [f"seed={options.seed}"] if options.seed is not None else []
-    return load_recipe(options.recipe, settings)
+    return load_recipe(options.recipe, [*settings, *options.set])
 
 
 def _serving(options: argparse.Namespace) -> Serving:

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from coordinator.broker import Broker, start_broker
 from coordinator.front.live import Progress, watch_run
 from coordinator.front.report import figures_of
 from coordinator.recipe import Recipe
+from coordinator.recipes.personal import own_personal
 from coordinator.state.database import open_database
 from models.fetch import cached, fetch
 from models.tasks import task
@@ -23,7 +25,7 @@ from wire.errors import DataError, StateError
 from wire.pipe import die_with_parent
 from wire.sign import make_key, public_key
 
-__all__ = ["DemoOptions", "agent_config", "run_demo", "start_python"]
+__all__ = ["DemoOptions", "agent_config", "provide_data", "run_demo", "start_python"]
 
 FLEET = "demo"
 _FETCHED = ("fashion", "watch")
@@ -41,7 +43,7 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions) -> int:
     """Runs the federation to its end, shows it, and leaves the figures; returns the exit status."""
-    _provide_data(options.recipe)
+    provide_data(options.recipe)
     home, logs = options.folder / "home", options.folder / "logs"
     for folder in (home, logs, options.folder / "broker"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,15 @@ def start_python(log: Path, module: str, *words: str) -> Iterator[subprocess.Pop
             process.wait()
 
 
-def agent_config(device: str, broker: str, folder: Path, data: Mapping[str, Any], key: str = "") -> str:
+def agent_config(
+    device: str,
+    broker: str,
+    folder: Path,
+    data: Mapping[str, Any],
+    key: str = "",
+    *,
+    personal: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Returns the TOML of one agent of the demo's fleet."""
     lines = [
         f'device = "{device}"',
@@ -95,7 +105,9 @@ def agent_config(device: str, broker: str, folder: Path, data: Mapping[str, Any]
     ]
     lines += [f'coordinator_key = "{key}"'] if key else []
     lines += ["", "[data]", *(f"{name} = {json.dumps(value)}" for name, value in data.items())]
-    return "\n".join([*lines, "", "[train]", "nice = 0", ""])
+    lines += ["", "[train]", "nice = 0"]
+    lines += ["", "[personal]", *(f"{name} = {json.dumps(value)}" for name, value in personal.items())]
+    return "\n".join([*lines, ""])
 
 
 @contextmanager
@@ -104,14 +116,16 @@ def _agent(options: DemoOptions, broker: Broker, at: int, key: str) -> Iterator[
     data: dict[str, Any] = {"task": recipe.task}
     if task(recipe.task).data is not None:
         share = {"split": recipe.split_rule, "parts": recipe.devices.goal, "part": at, "seed": recipe.split.seed}
-        data |= share
+        data |= share | ({"examples": recipe.split.examples} if recipe.split.examples else {})
     config = options.folder / f"{device}.toml"
-    config.write_text(agent_config(device, broker.url, options.folder / device, data, key))
+    personal = own_personal(recipe.personal, at)
+    config.write_text(agent_config(device, broker.url, options.folder / device, data, key, personal=personal))
     with start_python(options.folder / "logs" / f"{device}.log", "edge_agent", "run", "--config", str(config)):
         yield
 
 
-def _provide_data(recipe: Recipe) -> None:
+def provide_data(recipe: Recipe) -> None:
+    """Fetches the data of a recipe's task where that has not been done."""
     name = task(recipe.task).data
     if name in _FETCHED:
         try:

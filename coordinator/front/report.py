@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from coordinator.front.extras import method_figures
 from coordinator.rounds.planner import Planner
 from coordinator.state.database import Database
 from wire.errors import StateError
@@ -46,6 +47,7 @@ def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
         "refused": dict(refused),
         "seconds": round(ledger[-1]["at"] - opened["at"], 3),
         "model_digest": published[-1]["model"] if published else None,
+        **method_figures(opened, ledger),
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.learning.optimiser import Slots
+from coordinator.learning.schedule import Course
 from wire.errors import StateError, WireError
 from wire.frame import Kind, decode_frame, encode_frame
 from wire.messages.plan import BlobRef
@@ -24,26 +25,33 @@ __all__ = ["ServerState", "load_state", "save_state"]
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """`model` is the server's; `held` is the one that the devices start the next round from."""
+    """`model` is the server's; `held` is the one that the devices start the next round from.
+
+    `course` is where the schedule of levels stands, `steps` how often the model was changed.
+    """
 
     model: Params
     held: Params
     slots: Slots = field(default_factory=dict)
     blobs: tuple[BlobRef, ...] = ()
+    course: Course = field(default_factory=lambda: Course(1))
+    steps: int = 0
 
 
-def save_state(path: Path, state: ServerState, spec: ModelSpec) -> None:
-    """Writes the state durably."""
+def save_state(path: Path, state: ServerState, spec: ModelSpec, durable: bool = True) -> None:
+    """Writes the state in one step."""
     apart = params_digest(state.model) != params_digest(state.held)
     header = {
         "model": params_digest(state.model),
         "apart": apart,
         "slots": sorted(state.slots),
         "blobs": [asdict(ref) for ref in state.blobs],
+        "course": asdict(state.course),
+        "steps": state.steps,
     }
     parts = [state.model, *([state.held] if apart else []), *(state.slots[name] for name in sorted(state.slots))]
     payload = b"".join(flatten(part, spec.trainable).astype("<f4").tobytes() for part in parts)
-    write_whole(path, encode_frame(Kind.CHECKPOINT, header, payload))
+    write_whole(path, encode_frame(Kind.CHECKPOINT, header, payload), durable)
 
 
 def load_state(path: Path, spec: ModelSpec) -> ServerState:
@@ -56,8 +64,9 @@ def load_state(path: Path, spec: ModelSpec) -> ServerState:
         held = rest.pop(0) if frame.header["apart"] else model
         slots = dict(zip(frame.header["slots"], rest, strict=True))
         blobs = tuple(BlobRef(**ref) for ref in frame.header["blobs"])
+        course, steps = Course(**frame.header["course"]), int(frame.header["steps"])
     except (OSError, WireError, ValueError, KeyError, IndexError, TypeError) as exc:
         raise StateError(f"checkpoint {path} cannot be read: {exc}") from exc
     if params_digest(model) != frame.header["model"]:
         raise StateError(f"checkpoint {path} holds another model than it says")
-    return ServerState(model, held, slots, blobs)
+    return ServerState(model, held, slots, blobs, course, steps)

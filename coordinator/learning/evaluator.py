@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
+from models.dataset import Dataset
 from wire.errors import BitfleetError, StateError
 from wire.frame import Frame, Kind, encode_frame
+from wire.messages.blob import read_trunk
+from wire.params import Params
 from wire.pipe import Errand, serve_pipe
 from wire.spec import ModelSpec
 
-__all__ = ["ChildEvaluator", "Evaluator", "evaluate", "main"]
+__all__ = ["ChildEvaluator", "Evaluator", "Question", "evaluate", "main"]
 
 
 _TRIES = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to measure: the model in a checkpoint on a task's test set, as it is deployed, and at each bit-width.
+
+    `trunk` is the file of the frozen tensors' blob, empty if they come from the seed.
+    """
+
+    spec: ModelSpec
+    checkpoint: str
+    task: str
+    transforms: tuple[Mapping[str, Any], ...] = ()
+    bits: tuple[int, ...] = ()
+    grid: str = "tensor"
+    range: str = "minmax"
+    trunk: str = ""
+
+
 class Evaluator(Protocol):
     """Takes one model at a time."""
 
-    def start(self, spec: ModelSpec, checkpoint: Path, task: str) -> None:
-        """Begins to measure the model in a checkpoint."""
+    def start(self, question: Question) -> None:
+        """Begins to measure."""
 
     def poll(self) -> dict[str, Any] | None:
         """Returns the figures once they are there; {"error": reason} if they cannot be had."""
@@ -45,9 +66,9 @@ class ChildEvaluator:
     job: dict[str, Any] = field(default_factory=dict)
     tries: int = 0
 
-    def start(self, spec: ModelSpec, checkpoint: Path, task: str) -> None:
+    def start(self, question: Question) -> None:
         """See Evaluator."""
-        self.job, self.tries = {"spec": spec.to_json(), "checkpoint": str(checkpoint), "task": task}, 1
+        self.job, self.tries = asdict(question), 1
         self.errand.start(self.job)
 
     def poll(self) -> dict[str, Any] | None:
@@ -71,28 +92,47 @@ class ChildEvaluator:
         return self.errand.wake
 
 
-def evaluate(spec: ModelSpec, checkpoint: Path, task_name: str) -> dict[str, Any]:
-    """Returns loss and accuracy over the task's test set, and its size; a figure that is not finite is left out."""
+def evaluate(question: Question) -> dict[str, Any]:
+    """Returns loss and accuracy over the task's test set, its size, and the accuracy at each bit-width.
+
+    A net that was trained under masks is measured under them; what it does without is `accuracy_unmasked`. A figure
+    that is not finite is left out.
+    """
     import torch  # noqa: PLC0415
 
     from coordinator.learning.checkpoint import load_state  # noqa: PLC0415
-    from models.data import load as load_data  # noqa: PLC0415
-    from models.measure import measure  # noqa: PLC0415
     from models.nets import build, load  # noqa: PLC0415
     from models.tasks import task  # noqa: PLC0415
+    from models.weights.ladder import assess  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    data = load_data(str(task(task_name).data), "test")
-    net = build(spec)
-    load(net, load_state(checkpoint, spec).model)
-    figures = {name: value for name, value in measure(net, data).items() if isfinite(value)}
-    return {**figures, "examples": len(data)}
+    data, spec = _test_set(str(task(question.task).data)), question.spec
+    net = build(spec, _still(question))
+    load(net, load_state(Path(question.checkpoint), spec).model)
+    figures = assess(net, data, question.transforms, question.bits, question.grid == "channel", question.range)
+    known = {name: value for name, value in figures.items() if not isinstance(value, float) or isfinite(value)}
+    return {**known, "examples": len(data)}
+
+
+@lru_cache(maxsize=1)
+def _test_set(name: str) -> Dataset:
+    """Returns the test set, read once by a process that measures round after round."""
+    from models.data import load  # noqa: PLC0415
+
+    return load(name, "test")
+
+
+def _still(question: Question) -> Params | None:
+    if not question.trunk:
+        return None
+    path = Path(question.trunk)
+    return read_trunk(path.read_bytes(), path.name, question.spec)
 
 
 def _answer(frame: Frame) -> dict[str, Any]:
-    header = frame.header
+    asked = {**frame.header, "spec": ModelSpec.from_json(frame.header["spec"])}
     try:
-        return evaluate(ModelSpec.from_json(header["spec"]), Path(header["checkpoint"]), header["task"])
+        return evaluate(Question(**asked))
     except BitfleetError as exc:
         return {"error": str(exc)}
 

@@ -23,7 +23,6 @@ class Mean:
 
     sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     weight: float = 0.0
-    count: int = 0
 
     def fold(self, tensors: Mapping[str, Array], weight: float) -> None:
         """Adds one update."""
@@ -32,7 +31,6 @@ class Mean:
                 self.sums[name] = np.zeros(values.shape, np.float64)
             self.sums[name] += np.multiply(values, weight, dtype=np.float64)  # NumPy 1 would multiply in float32
         self.weight += weight
-        self.count += 1
 
     def result(self) -> Params:
         """Returns the mean."""

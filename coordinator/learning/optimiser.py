@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from coordinator.recipe import Server
+from coordinator.recipes.sections import Server
 from wire.params import Array, Params
 
 __all__ = ["Slots", "server_step", "slot_names"]

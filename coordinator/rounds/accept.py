@@ -7,6 +7,7 @@ when      the round is open, the device was invited           E-ROUND-CLOSED, E-
 base      trained from the model that the plan names          E-BASE, E-KIND
 tensors   set, shapes, levels as planned; scales positive     E-TENSORS, E-SHAPE, E-LEVELS, E-SCALE
           positions increasing and in range; values finite    E-INDEX, E-NONFINITE
+          no value larger than `max_magnitude` either way     E-MAGNITUDE
 examples  a plausible count                                   E-EXAMPLES
 """
 
@@ -28,7 +29,7 @@ CONTENT_CODES = frozenset(
     f"E-{name}"
     for name in (
         *("IDENTITY", "SIZE", "FRAME", "CRC", "VERSION", "BASE", "KIND"),
-        *("TENSORS", "SHAPE", "LEVELS", "SCALE", "INDEX", "NONFINITE", "EXAMPLES"),
+        *("TENSORS", "SHAPE", "LEVELS", "SCALE", "INDEX", "NONFINITE", "MAGNITUDE", "EXAMPLES"),
     )
 )
 """Codes of updates that are wrong in themselves: if it was sent for the open round, that need not wait for another."""
@@ -46,6 +47,7 @@ class RoundView:
     invited: bool
     usual: int | None
     max_examples: int
+    max_magnitude: float
 
 
 def check_update(
@@ -88,7 +90,15 @@ def _check_content(frame: Frame, header: UpdateHeader, view: RoundView) -> None:
         raise Refused(f"trained from model {header.base[:12]}, the plan says {view.plan.base[:12]}", code="E-BASE")
     if header.kind != view.plan.kind:
         raise Refused(f"sends {header.kind}, the plan says {view.plan.kind}", code="E-KIND")
-    decode_update(frame, view.plan, view.spec)
+    _check_magnitude(decode_update(frame, view.plan, view.spec), view.max_magnitude)
     most = view.max_examples if view.usual is None else min(view.max_examples, _GROWTH * view.usual)
     if not 1 <= header.examples <= most:
         raise Refused(f"{header.examples} examples, 1 to {most} are plausible", code="E-EXAMPLES")
+
+
+def _check_magnitude(tensors: Params, most: float) -> None:
+    """Refuses what is finite and still so large that the sum with others is not: one device could end every round."""
+    for name, values in tensors.items():
+        largest = float(max(values.max(initial=0), -values.min(initial=0)))
+        if largest > most:
+            raise Refused(f"a value of {largest:.3g} in {name!r}, at most {most:.3g} is plausible", code="E-MAGNITUDE")

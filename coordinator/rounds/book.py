@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,17 +45,23 @@ class Book:
         query = "SELECT device, outcome FROM invited WHERE run = ? AND round = ? ORDER BY device"
         return {row["device"]: row["outcome"] for row in self.database.rows(query, self.run, number)}
 
+    def tally(self, number: int) -> Counter[str]:
+        """Returns how many invitations of a round came to each outcome."""
+        query = "SELECT outcome, count(*) AS many FROM invited WHERE run = ? AND round = ? GROUP BY outcome"
+        return Counter({row["outcome"]: row["many"] for row in self.database.rows(query, self.run, number)})
+
     def invited(self, number: int, device: str) -> bool:
         """Tells whether a device was invited to a round."""
         query = "SELECT 1 FROM invited WHERE run = ? AND round = ? AND device = ?"
         return self.database.row(query, self.run, number, device) is not None
 
-    def newest_invitations(self) -> list[tuple[str, int, str]]:
-        """Returns of every device that was ever invited: its id, the newest round it was invited to, the outcome."""
+    def newest_invitations(self, oldest: int = 0) -> list[tuple[str, int, str]]:
+        """Returns of every device invited to round `oldest` or later: its id, the newest such round, the outcome."""
         query = (
-            "SELECT device, max(round) AS newest, outcome FROM invited WHERE run = ? GROUP BY device ORDER BY device"
+            "SELECT device, max(round) AS newest, outcome FROM invited WHERE run = ? AND round >= ? "
+            "GROUP BY device ORDER BY device"
         )
-        return [(row["device"], row["newest"], row["outcome"]) for row in self.database.rows(query, self.run)]
+        return [(row["device"], row["newest"], row["outcome"]) for row in self.database.rows(query, self.run, oldest)]
 
     def accept(self, header: UpdateHeader, digest: str, size: int, into: int) -> None:
         """Enters an update that counts in round `into`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import dropwhile, takewhile
@@ -13,7 +12,6 @@ from coordinator.learning.evaluator import Evaluator
 from coordinator.rounds.phases import Phase, RoundRow, advance, begin_round
 from coordinator.run_state import RunState
 from models.tasks import task
-from wire.bits import Bits
 from wire.errors import BitfleetError
 from wire.events import log_event
 
@@ -107,7 +105,7 @@ class Conductor:
         if len(eligible) < self._quorum:
             self._abandon(row, f"{len(eligible)} devices within {want.selection_timeout_s:.0f} s, too few for a quorum")
             return
-        order = Bits.of(recipe.seed, "select", row.number).permutation(len(eligible))
+        order = state.planner.order(row.number, len(eligible))
         chosen = sorted(eligible[at] for at in order[: math.ceil(want.over * want.goal)])
         with state.database.change():
             state.book.invite(row, chosen)
@@ -116,9 +114,13 @@ class Conductor:
 
     def _configure(self, row: RoundRow, now_s: float) -> None:
         state = self.state
-        plan = state.planner.plan(row, state.sign)
+        query = "SELECT round FROM rounds WHERE run = ? AND state = ? ORDER BY round"
+        given_up = [found["round"] for found in state.database.rows(query, state.run, Phase.ABANDONED.value)]
+        plan = state.planner.plan(row, state.sign, given_up)
         with state.database.change():
-            state.row = advance(state.database, row, Phase.REPORTING, plan=plan, plan_bytes=len(plan))
+            levels = state.planner.levels
+            shown = {"levels": levels} if levels else {}
+            state.row = advance(state.database, row, Phase.REPORTING, plan=plan, plan_bytes=len(plan), **shown)
         state.invite()
         state.withdraw()
         log_event("round", number=row.number, phase="reporting")
@@ -130,7 +132,7 @@ class Conductor:
         if changes == self.seen_changes and not due:
             return
         self.seen_changes = changes
-        outcomes = Counter(state.book.outcomes(row.number).values())
+        outcomes = state.book.tally(row.number)
         accepted, silent = outcomes["accepted"], outcomes[""]
         if accepted < want.goal and silent and not due:
             return
@@ -160,9 +162,8 @@ class Conductor:
     def _aggregate(self, row: RoundRow, now_s: float) -> None:
         """Folds one update a step, so that the link stays alive however many there are."""
         state = self.state
-        counted = state.book.counted(row.number)
         if self.folding is None:
-            self.folding = state.planner.fold(row, counted, state.plan_of)
+            self.folding = state.planner.fold(row, state.book.counted(row.number), state.plan_of)
         try:
             if next(self.folding, self) is not self:
                 return
@@ -171,7 +172,7 @@ class Conductor:
             self._abandon(row, f"the updates cannot be folded: {exc}")
             return
         self.folding = None
-        updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in counted]
+        updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in state.book.counted(row.number)]
         with state.database.change():
             state.row = advance(
                 state.database, row, Phase.EVALUATION, model=state.planner.model_digest, updates=updates
@@ -179,16 +180,22 @@ class Conductor:
 
     def _evaluate(self, row: RoundRow, now_s: float) -> None:
         planner = self.state.planner
-        if task(planner.recipe.task).metric is None:
+        if task(planner.recipe.task).metric is None or not self._worth_measuring():
             self._publish(row, {})
             return
         if not self.evaluating:
             self.evaluating = True
-            self.evaluator.start(planner.spec, planner.checkpoint(row.number), planner.recipe.task)
+            self.evaluator.start(planner.question(row.number))
         figures = self.evaluator.poll()
         if figures is not None:
             self.evaluating = False
             self._publish(row, figures)
+
+    def _worth_measuring(self) -> bool:
+        """Tells whether this round is one of those that are measured: every n-th, and the last."""
+        recipe = self.state.planner.recipe
+        done = self._phases().count(Phase.PUBLISHED.value) + 1
+        return done % recipe.evaluate.every == 0 or done >= recipe.rounds
 
     def _publish(self, row: RoundRow, figures: dict[str, Any]) -> None:
         state, planner = self.state, self.state.planner

@@ -24,6 +24,7 @@ class Intake:
 
     folder: Path
     parts: dict[str, Assembly] = field(default_factory=dict)
+    durable: bool = True
 
     def take(self, device: str, chunk: Chunk) -> Path | None:
         """Puts a piece where it belongs; returns the whole update's file when nothing is missing and it is right."""
@@ -36,11 +37,16 @@ class Intake:
             return None
         del self.parts[device]
         whole = self.folder / device / f"{chunk.digest}.whole"
-        return whole if part.finish(whole) else None
+        return whole if part.finish(whole, self.durable) else None
 
     def missing(self, device: str, ask: Ask) -> tuple[Span, ...]:
         """Returns the ranges of an update that have not arrived."""
         return self._part(device, ask.digest, ask.total).spans.missing(_MOST_SPANS)
+
+    def gathers(self, device: str) -> bool:
+        """Tells whether pieces of an update of the device are here."""
+        part = self.parts.get(device)
+        return bool(part.spans.held) if part else any((self.folder / device).glob("*.part"))
 
     def forget(self, device: str) -> None:
         """Deletes what there is of a device's unfinished update."""

@@ -112,15 +112,18 @@ class Database:
         self.link.close()
 
 
-def open_database(path: Path, read_only: bool = False) -> Database:
-    """Returns the database at `path`, made if need be; raises StateError if the file is no such database."""
+def open_database(path: Path, read_only: bool = False, durable: bool = True) -> Database:
+    """Returns the database at `path`, made if need be; raises StateError if the file is no such database.
+
+    Without `durable` a power cut may take the newest changes, never a killed process.
+    """
     try:
         if read_only:
             link = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         else:
             link = sqlite3.connect(path, isolation_level=None)
             link.execute("PRAGMA journal_mode = WAL")
-            link.execute("PRAGMA synchronous = FULL")
+            link.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
             link.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")  # whoever reads sees all tables or none
         link.execute("PRAGMA busy_timeout = 5000")
         link.execute("SELECT count(*) FROM runs").fetchone()

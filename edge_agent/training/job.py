@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from edge_agent.config import DataConfig
-from edge_agent.outbox import entry_path
+from edge_agent.kept.outbox import entry_path
+from edge_agent.training.fit import Fit
 from edge_agent.training.process_memory import peak_memory, reset_peak_memory
+from edge_agent.training.recall import recall, remember
+from edge_agent.training.sending import encoded
 from models.archs import spec_of
-from models.init import initial
+from models.dataset import Dataset
+from models.init import frozen, initial
 from models.tasks import task
 from wire.errors import Declined, WireError
-from wire.messages.blob import apply_blob, digest_bytes, read_snapshot, snapshot_blob
+from wire.messages.blob import apply_blob, digest_bytes, read_snapshot, read_trunk, snapshot_blob
+from wire.messages.chain import decode_chain
 from wire.messages.plan import RoundPlan, decode_plan
-from wire.messages.update import Update, UpdateHeader, encode_update
-from wire.params import Params, delta
+from wire.messages.update import UpdateHeader
+from wire.params import Params
 from wire.pieces.assembly import write_whole
 from wire.spec import ModelSpec, spec_digest
 
-__all__ = ["Job", "job_from", "run_job"]
+__all__ = ["Examples", "Job", "job_from", "run_job"]
+
+Examples = Callable[[DataConfig, ModelSpec], Dataset]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +41,14 @@ class Job:
     device: str
     store: Path
     outbox: Path
+    memory: Path
     path: tuple[str, ...]
     data: DataConfig
+    own: Mapping[str, Any]
     threads: int
     fetched_bytes: int
     plan: RoundPlan
+    durable: bool = True
 
 
 def job_from(header: Mapping[str, Any], plan: bytes) -> Job:
@@ -49,23 +59,30 @@ def job_from(header: Mapping[str, Any], plan: bytes) -> Job:
         device=header["device"],
         store=Path(header["store"]),
         outbox=Path(header["outbox"]),
+        memory=Path(header["memory"]),
         path=tuple(header["path"]),
         data=DataConfig(**data),
+        own=header["personal"],
         threads=header["threads"],
         fetched_bytes=header["fetched_bytes"],
         plan=decode_plan(plan),
+        durable=header.get("durable", True),
     )
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Returns digest, size and metrics of the update that now lies in the outbox."""
+def run_job(job: Job, examples: Examples | None = None) -> dict[str, Any]:
+    """Returns digest, size and metrics of the update that now lies in the outbox.
+
+    `examples` reads the device's data in place of `local_data`, where many devices share one process.
+    """
     clocks = time.monotonic(), time.process_time()
     source = reset_peak_memory()
     plan, spec = job.plan, _spec(job)
     base = _base(job, spec)
-    params, examples, losses = _trained(job, spec, base)
+    recalled = recall(job.memory, plan.run, plan.round, plan.given_up) if plan.remembers else ({}, "")
+    fit = _trained(job, spec, base, recalled[0], examples)
     metrics: dict[str, float | str] = {
-        **losses,
+        **fit.metrics,
         "seconds": round(time.monotonic() - clocks[0], 4),
         "cpu_s": round(time.process_time() - clocks[1], 4),
         "down_bytes": job.fetched_bytes,
@@ -73,11 +90,12 @@ def run_job(job: Job) -> dict[str, Any]:
     peak = peak_memory(source)
     if peak is not None:
         metrics |= {"peak_bytes": peak, "peak_source": source}
-    header = UpdateHeader(plan.run, plan.round, job.device, plan.base, plan.kind, examples, metrics)
-    tensors = delta(params, base) if plan.kind == "delta" else params
-    data = encode_update(Update(header, tensors), plan, spec, params)
+    header = UpdateHeader(plan.run, plan.round, job.device, plan.base, plan.kind, fit.examples, metrics)
+    data, unsent = encoded(header, fit.params, base, plan, spec, recalled=recalled)
+    if plan.remembers:
+        remember(job.memory, plan.run, plan.round, {**fit.memory, **unsent}, job.durable)
     digest = digest_bytes(data)
-    write_whole(entry_path(job.outbox, plan.run, plan.round, digest), data)
+    write_whole(entry_path(job.outbox, plan.run, plan.round, digest), data, job.durable)
     return {"digest": digest, "size": len(data), "metrics": metrics}
 
 
@@ -103,6 +121,8 @@ def _spec(job: Job) -> ModelSpec:
 def _base(job: Job, spec: ModelSpec) -> Params:
     """Returns the model to start from, and keeps it where later deltas may start from it."""
     refs = {ref.digest: ref for ref in job.plan.blobs}
+    if any(digest not in refs for digest in job.path):
+        refs |= {ref.digest: ref for ref in decode_chain(_stored(job.store / job.plan.chain))}
     steps = [refs[digest] for digest in job.path]
     start = steps[0].source if steps else job.plan.base
     params = None if steps and not start else _held(job, spec, start)
@@ -112,7 +132,7 @@ def _base(job: Job, spec: ModelSpec) -> Params:
         raise WireError(f"no way to model {job.plan.base[:12]}", code="E-BLOB")
     path = job.store / f"{job.plan.base}.model"
     if any(ref.source for ref in job.plan.blobs) and not path.exists():
-        write_whole(path, snapshot_blob(params, spec)[1])
+        write_whole(path, snapshot_blob(params, spec)[1], job.durable)
     return params
 
 
@@ -136,23 +156,30 @@ def _stored(path: Path) -> bytes:
         raise WireError(f"{path.name[:12]} is not in the store", code="E-BLOB", remedy="fetch it again") from exc
 
 
-def _trained(job: Job, spec: ModelSpec, base: Params) -> tuple[Params, int, dict[str, float]]:
-    """Returns parameters, number of examples and the losses; only here, and only if there are data, torch is loaded."""
+def _trunk(job: Job, spec: ModelSpec) -> Params:
+    """Returns the tensors that never travel: from the trunk that the plan names, or from the spec's seed."""
+    plan = job.plan
+    return read_trunk(_stored(job.store / plan.trunk), plan.trunk, spec) if plan.trunk else frozen(spec)
+
+
+def _trained(job: Job, spec: ModelSpec, base: Params, memory: Params, examples: Examples | None) -> Fit:
+    """Returns what training gave; only here, and only if there are data, torch is loaded."""
     plan = job.plan
     key = (plan.seed, plan.round, job.device)
     if task(plan.train.task).data is None and job.data.folder is None:
         from edge_agent.training.echo import echo  # noqa: PLC0415
 
-        return echo(base, key), 1, {}
+        return Fit(echo(base, key), 1)
     import torch  # noqa: PLC0415
 
     from edge_agent.training.local_data import local_data  # noqa: PLC0415
     from edge_agent.training.trainer import fit  # noqa: PLC0415
 
     torch.set_num_threads(job.threads)
-    found = fit(base, spec, local_data(job.data, spec), plan.train, key)
-    losses = {"loss_before": found.loss_before, "loss_after": found.loss_after}
-    for name, value in losses.items():
+    data = (examples or local_data)(job.data, spec)
+    settings = replace(plan.train, personal={**plan.train.personal, **job.own} if plan.train.personal else {})
+    found = fit(base, spec, data, settings, key, memory=memory, still=_trunk(job, spec))
+    for name, value in found.metrics.items():
         if not isfinite(value):
             raise Declined(f"{name} is {value}", code="E-NONFINITE", remedy="lower the learning rate; look at the data")
-    return found.params, found.examples, {name: round(value, 6) for name, value in losses.items()}
+    return replace(found, metrics={name: round(value, 6) for name, value in found.metrics.items()})

@@ -11,12 +11,23 @@ from models.tasks import task
 from wire.errors import DataError
 from wire.spec import ModelSpec
 
-__all__ = ["local_data"]
+__all__ = ["fitting", "local_data", "share_of"]
 
 
 def local_data(config: DataConfig, spec: ModelSpec) -> Dataset:
     """Returns the examples, checked against what the model takes in and gives out."""
-    data = _cached(config, spec.input)
+    return fitting(_cached(config, spec.input), spec)
+
+
+def share_of(config: DataConfig) -> Share | None:
+    """Returns which part of a known task's data is the device's, or None for all."""
+    if not config.split:
+        return None
+    return Share(config.split, config.parts, config.part, config.seed, config.examples)
+
+
+def fitting(data: Dataset, spec: ModelSpec) -> Dataset:
+    """Returns the examples as they are; raises DataError if the model cannot be trained on them."""
     if data.x.shape[1:] != spec.input:
         raise DataError(f"examples have shape {data.x.shape[1:]}, the model takes {spec.input}")
     if not len(data):
@@ -33,5 +44,4 @@ def _cached(config: DataConfig, shape: tuple[int, ...]) -> Dataset:
     name = task(config.task).data
     if name is None:
         raise DataError(f"task {config.task!r} has no data", remedy="name a folder in [data]")
-    share = Share(config.split, config.parts, config.part, config.seed) if config.split else None
-    return load(name, "train", share)
+    return load(name, "train", share_of(config))

@@ -16,7 +16,6 @@ import models
 from models.dataset import Dataset, Index
 from models.fetch import FASHION_SHA256, WATCH_ARRAYS, WATCH_ARRAYS_SHA256, cached, verify
 from models.sources.foreign import read_idx
-from models.splits import Share, indices_of
 from wire.bits import Bits
 from wire.errors import DataError
 
@@ -38,9 +37,8 @@ class Stored:
     subject: Index | None = None
     unit: int = 1
 
-    def chosen(self, share: Share | None) -> Dataset:
-        """Returns one share as a Dataset, or all of it."""
-        index = np.arange(len(self.y)) if share is None else indices_of(share, self.y, self.subject)
+    def take(self, index: Index) -> Dataset:
+        """Returns the examples at these places."""
         x = self.x[index].astype(np.float32)
         x /= np.float32(self.unit)
         return Dataset(x, self.y[index], None if self.subject is None else self.subject[index])

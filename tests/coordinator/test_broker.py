@@ -11,10 +11,13 @@ import pytest
 
 from coordinator import broker as broker_module
 from coordinator.broker import start_broker
+from coordinator.home import open_home
+from coordinator.service import Serving, _transport
+from tests.waiting import wait_for
 from wire.errors import ConfigError, TransportError
 from wire.links.link import parse_link
 from wire.links.mqtt import MqttTransport
-from wire.transport import Up
+from wire.transport import Message, Up
 
 
 def answers(broker):
@@ -38,6 +41,24 @@ def test_starts_stops_and_comes_back_on_its_port(broker):
     assert not broker.alive()
     broker.restart()
     assert answers(broker)
+
+
+def test_coordinators_of_two_fleets_do_not_evict_each_other(tmp_path, broker):
+    made = []
+    try:
+        for fleet in ("home", "away"):
+            with open_home(tmp_path / fleet) as home:
+                made.append(_transport(Serving(tmp_path / fleet, fleet, parse_link(broker.url)), home))
+            assert isinstance(made[-1].receive(10), Up)
+        first, second = made
+        first.subscribe("seen")
+        second.publish("seen", b"by both", retain=True)
+        seen = []
+        assert wait_for(first, Message, seen).payload == b"by both"
+        assert seen == []
+    finally:
+        for transport in made:
+            transport.close()
 
 
 def test_listens_on_the_loopback_only(broker):

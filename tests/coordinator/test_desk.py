@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from coordinator.home import open_home
@@ -25,11 +27,11 @@ def names(coding):
         *("protocol of tomorrow", "another run", "round to come", "another base", "weights for a delta", "no tensors"),
         *("a byte too many", "another count", "no examples", "less than no examples", "more examples than anybody has"),
     ]
-    plain = ["not a number", "infinite", "a value too few"]
+    plain = ["not a number", "infinite", "a value too few", "finite and huge"]
     coded = [
         *("another level count", "symbol outside the alphabet", "scale zero", "scale below zero"),
-        *("scale that is no number", "scale without end", "falling positions", "position past the end"),
-        *("positions in no known coding", "no positions"),
+        *("scale that is no number", "scale without end", "scale beyond belief", "falling positions"),
+        *("position past the end", "positions in no known coding", "no positions"),
     ]
     return common + (coded if coding == CODED else plain)
 
@@ -43,8 +45,7 @@ def test_wrong_update_is_refused_by_name_and_a_right_one_still_counts(room, caps
     assert f"event=refused device=dev-0 round=0 code={code} " in capsys.readouterr().err
     assert [line["code"] for line in made.noted("refused", device="dev-0", digest=digest)] == [code]
     assert made.intruder.verdicts("dev-0", digest) == {("refused", code)}
-    waits = code in ("E-ROUND-CLOSED", "E-SIZE")  # too large: it was not read, and may be for any round
-    assert made.outcome("dev-0") == ("" if waits else "refused")
+    assert made.outcome("dev-0") == ("" if code == "E-ROUND-CLOSED" else "refused")
     right = made.send("dev-0", made.forger().update("dev-0"))
     assert made.intruder.verdicts("dev-0", right) == {("accepted", "")}
     made.send("dev-1", made.forger().update("dev-1"))
@@ -112,6 +113,26 @@ def test_example_counts_may_grow_tenfold_and_no_more(room):
     ten = made.send("dev-0", made.forger().headed("dev-0", examples=10))
     assert made.intruder.verdicts("dev-0", eleven) == {("refused", "E-EXAMPLES")}
     assert made.intruder.verdicts("dev-0", ten) == {("accepted", "")}
+
+
+def test_a_device_that_sends_huge_values_in_every_round_does_not_stop_the_run(room):
+    made = room("devices.quorum=0.5", "devices.max_abandoned=1")
+    for number in range(3):
+        huge, code = attacks(made.forger(), "dev-0")["finite and huge"]
+        assert made.intruder.verdicts("dev-0", made.send("dev-0", huge)) == {("refused", code)}
+        assert made.outcome("dev-0") == "refused"
+        made.send("dev-1", made.forger("dev-1").update("dev-1"))
+        assert made.state.over or made.state.number == number + 1
+    phases = [line["phase"] for line in made.noted("phase")]
+    assert (phases.count("published"), phases.count("abandoned"), made.state.over) == (3, 0, True)
+
+
+def test_the_largest_value_that_counts_is_the_recipes(room):
+    made = room("devices.max_magnitude=2.0")
+    too_large = ("refused", "E-MAGNITUDE")
+    for value, verdict in ((-2.5, too_large), (2.5, too_large), (-2.0, ("accepted", ""))):
+        sent = made.forger().carrying("dev-0", lambda old, value=value: old[:-4] + struct.pack("<f", value))
+        assert made.intruder.verdicts("dev-0", made.send("dev-0", sent)) == {verdict}
 
 
 DIGEST, NOTHING = "ab" * 32, "00" * 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 
 import pytest
 
@@ -35,6 +36,35 @@ def test_too_large_is_said_to_the_question_and_the_round_does_not_wait(room):
     assert made.outcome("dev-0") == "refused"
     made.send("dev-1", made.forger("dev-1").update("dev-1"))
     assert made.state.number == 1
+
+
+def test_a_piece_of_too_much_is_not_waited_for_either(room):
+    made = room("devices.quorum=0.5")
+    size = made.state.planner.most_update_bytes
+    made.say("dev-0", "up", encode_chunk(DIGEST, size, size - 1, b"xx"))  # past its end, of a size that can be right
+    assert made.outcome("dev-0") == ""
+    made.say("dev-0", "up", encode_chunk(NOTHING, size + 1, 0, b"x"))
+    assert made.intruder.verdicts("dev-0", NOTHING) == {("refused", "E-SIZE")}
+    assert made.outcome("dev-0") == "refused"
+    made.send("dev-1", made.forger("dev-1").update("dev-1"))
+    assert made.state.number == 1
+
+
+def test_a_piece_of_too_much_says_nothing_of_a_device_that_is_sending_another_update(room):
+    """It is left over from before: of a run with a larger model."""
+    made = room("devices.quorum=0.5")
+    update, size = made.forger().update("dev-0"), made.state.planner.most_update_bytes
+    digest = hashlib.sha256(update).hexdigest()
+    made.say("dev-0", "up", encode_chunk(digest, len(update), 0, update[:40]))
+    made.say("dev-0", "up", encode_chunk(DIGEST, size + 1, 0, b"x"))
+    made.federation.desk.intake.parts.clear()  # as after a restart of the coordinator
+    made.say("dev-0", "up", encode_chunk(NOTHING, size + 1, 0, b"x"))
+    assert [line["code"] for line in made.noted("refused", device="dev-0")] == ["E-SIZE", "E-SIZE"]
+    assert made.outcome("dev-0") == ""
+    made.send("dev-1", made.forger("dev-1").update("dev-1"))
+    assert made.state.number == 0
+    made.say("dev-0", "up", encode_chunk(digest, len(update), 40, update[40:]))
+    assert (made.state.number, made.intruder.verdicts("dev-0", digest)) == (1, {("accepted", "")})
 
 
 def test_nobodys_invitation_fills_no_disk(room):
@@ -74,10 +104,10 @@ def test_a_wrong_late_update_does_not_speak_for_the_round_that_is_open(room, nam
 def test_full_disk_is_the_coordinators_own_trouble(room, monkeypatch, capsys):
     made, full, move = room(), [True], desk_module.move_whole
 
-    def move_or_fail(source, target):
+    def move_or_fail(source, target, durable):
         if full[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        move(source, target)
+        move(source, target, durable)
 
     monkeypatch.setattr(desk_module, "move_whole", move_or_fail)
     update = made.forger().update("dev-0")

@@ -3,6 +3,8 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.library import Library
 from wire.pieces.chunks import HEADER_BYTES, decode_chunk
@@ -61,6 +63,58 @@ def test_a_question_that_comes_later_gets_a_copy_of_its_own(library):
     first = pieces(library, 0.02)
     library.ask(DIGEST, ((0, 1000),), "b", 0.02)
     assert (first, pieces(library, 0.04)) == ([(DIGEST, 0, 1000, ("a",))], [(DIGEST, 0, 1000, ("b",))])
+
+
+def test_what_is_due_is_not_made_due_again(library):
+    library.ask(DIGEST, ((0, 3000),), "a", 0.0)
+    library.gather(0.01)
+    assert library.next_piece().askers == ("a",)
+    for _ in range(5):
+        assert library.ask(DIGEST, ((500, 4000),), "a", 0.02)
+    assert library.ask(DIGEST, ((1500, 1600),), "b", 0.02)
+    found = [(start, end, askers) for _, start, end, askers in pieces(library, 1.0)]
+    assert found == [(1000, 2000, ("a", "b")), (2000, 3000, ("a",)), (500, 1000, ("a",)), (3000, 4000, ("a",))]
+
+
+def test_a_device_gets_pieces_as_small_as_it_asks_for(library):
+    library.payload_bytes = 4096 + HEADER_BYTES
+    library.ask(DIGEST, ((0, 4096),), "a", 0.0)
+    library.ask(OTHER, ((0, 5),), "a", 0.0, 1)
+    assert [end - start for _, start, end, _ in pieces(library, 1.0)] == [4096, 5]
+    library.ask(DIGEST, ((0, 5120),), "a", 0.0, 2000)
+    assert [end - start for _, start, end, _ in pieces(library, 1.0)] == [2000, 2000, 1120]
+    library.ask(DIGEST, ((0, 5120),), "a", 0.0, 1)  # but not as small as anybody likes
+    library.ask(DIGEST, ((0, 5120),), "b", 0.0)
+    assert [end - start for _, start, end, _ in pieces(library, 1.0)] == [1024] * 5
+
+
+def test_due_pieces_that_are_too_large_by_now_give_way_to_small_ones(library):
+    library.payload_bytes = 4096 + HEADER_BYTES
+    library.ask(DIGEST, ((0, 5120),), "a", 0.0)
+    library.gather(0.01)
+    library.ask(DIGEST, ((0, 1024),), "b", 0.02)
+    library.ask(DIGEST, ((0, 5120),), "c", 0.02, 2048)
+    found = [(start, end, askers) for _, start, end, askers in pieces(library, 1.0)]
+    assert found == [(0, 4096, ("a", "b")), (4096, 5120, ("a", "c")), (0, 2048, ("c",)), (2048, 4096, ("c",))]
+    library.ask(DIGEST, ((0, 5120),), "a", 2.0)
+    library.gather(3.0)
+    library.ask(DIGEST, ((0, 5120),), "a", 4.0, 2048)
+    found = [(start, end, askers) for _, start, end, askers in pieces(library, 5.0)]
+    assert found == [(4096, 5120, ("a",)), (0, 2048, ("a",)), (2048, 4096, ("a",))]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=6), st.integers(1, 9))
+def test_every_byte_that_is_asked_for_is_sent_once_while_it_is_due(tmp_path_factory, asked, size):
+    library = Library(tmp_path_factory.mktemp("blobs"), payload_bytes=size + HEADER_BYTES)
+    library.put(OTHER, bytes(80))
+    for at, (start, length) in enumerate(asked):
+        library.ask(OTHER, ((start, start + length),), "a", float(at))
+        library.gather(at + 0.5)
+    sent = []
+    while piece := library.next_piece():
+        chunk = decode_chunk(piece.payload, 80)
+        sent += range(chunk.offset, chunk.offset + len(chunk.data))
+    assert sorted(sent) == sorted({byte for start, length in asked for byte in range(start, start + length)})
 
 
 def test_only_what_was_asked_for_is_sent(library):

@@ -17,6 +17,7 @@ from coordinator import recipe
 from coordinator.__main__ import _parser
 from coordinator.front.demo import start_python
 from coordinator.home import open_home
+from coordinator.recipes import sections
 from coordinator.rounds.phases import NEXT, Phase
 from edge_agent import config
 from edge_agent.__main__ import main as agent_main
@@ -61,19 +62,19 @@ def told(cls, but=()) -> list[tuple[str, str]]:
 def test_every_key_of_the_board_with_its_default():
     found = [[(row[0], row[1]) for row in table] for table in tables(SECTIONS["The board's configuration"])]
     parts = [told(cls) for cls in (config.DataConfig, config.Limits, config.TrainConfig, config.LinkConfig)]
-    assert found == [told(config.AgentConfig, ("data", "limits", "train", "link")), *parts]
+    assert found == [told(config.AgentConfig, ("data", "limits", "train", "link", "personal")), *parts]
 
 
 def test_every_key_of_a_recipe_with_its_default():
     found = [[(row[0], row[1]) for row in table] for table in tables(SECTIONS["Recipes"])]
-    sections = ("devices", "split", "train", "uplink", "downlink", "server")
-    top = [(name, "the file's name" if name == "`name`" else shown) for name, shown in told(recipe.Recipe, sections)]
-    parts = [told(cls) for cls in (recipe.Devices, recipe.Split, recipe.Train, recipe.Uplink, recipe.Server)]
-    assert found == [top, *parts]
-    assert {item.name for item in fields(recipe.Downlink)} < {item.name for item in fields(recipe.Uplink)}
-    assert set(recipe.recipe_names()) == set(re.findall(r"`([a-z0-9-]+)`", SECTIONS["Recipes"].split("|")[0])) - {
-        "toml"
-    }
+    parts = ("devices", "split", "train", "uplink", "server", "schedule", "privacy", "evaluate")
+    top = [
+        (name, "the file's name" if name == "`name`" else shown)
+        for name, shown in told(recipe.Recipe, (*parts, "downlink", "personal"))
+    ]
+    assert found == [top, *(told(getattr(sections, name.capitalize())) for name in parts)]
+    assert {item.name for item in fields(sections.Downlink)} < {item.name for item in fields(sections.Uplink)}
+    assert set(recipe.recipe_names()) == set(re.findall(r"`([a-z0-9-]+)`", SECTIONS["Recipes"].split("|")[0]))
 
 
 def test_the_example_is_a_configuration(tmp_path):

@@ -23,7 +23,11 @@ def test_every_shipped_recipe_loads_and_comes_back_from_json(name):
 
 
 def test_what_ships():
-    assert recipe_names() == ["echo", "fedavg", "fedavg-4bit"]
+    methods = ["adaquantfl", "apqn", "combined", "fedpt", "fedpt-private", "kure", "mqat", "qat", "quped", "zerofl"]
+    assert recipe_names() == sorted(["echo", "fedavg", "fedavg-4bit", *methods])
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe_from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     four_bits = load_recipe("fedavg-4bit")
     assert four_bits.uplink.stages == four_bits.downlink.stages == ({"stage": "levels", "levels": 7},)
     assert load_recipe("fedavg").uplink.stages == ()
@@ -86,6 +90,8 @@ def test_the_later_setting_counts():
         ("devices.selection_timeout_s=-1", "devices.selection_timeout_s"),
         ("devices.max_staleness=-1", "devices.max_staleness"),
         ("devices.max_examples=0", "devices.max_examples"),
+        ("devices.max_magnitude=0", "devices.max_magnitude"),
+        ("devices.max_magnitude=1e13", "devices.max_magnitude"),
         ("devices.max_abandoned=0", "devices.max_abandoned"),
         ("split.rule=even", "choose iid, dirichlet:ALPHA"),
         ("train.epochs=-1", "train.epochs"),

@@ -10,7 +10,8 @@ from edge_agent.gate import Readings
 from models.archs import spec_of
 from models.init import initial
 from wire.messages.blob import digest_bytes
-from wire.messages.plan import RoundPlan, TrainSettings
+from wire.messages.plan import RoundPlan
+from wire.messages.train import TrainSettings
 from wire.params import params_digest
 from wire.spec import ModelSpec, canonical_json, spec_digest
 

@@ -9,8 +9,8 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.config import TrainConfig
-from edge_agent.outbox import entries
-from edge_agent.standing import load_standing
+from edge_agent.kept.outbox import entries
+from edge_agent.kept.standing import load_standing
 from edge_agent.training.inline import InlineWorker
 from edge_agent.worker import KILLED, ChildWorker, Result
 from tests.edge_agent.boards import IDLE, config, echo_spec, keep, plan, spec_bytes

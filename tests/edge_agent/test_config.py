@@ -29,7 +29,7 @@ def test_every_key_is_read(tmp_path):
     text = (
         NEEDED
         + f'coordinator_key = "{"ab" * 32}"\n'
-        + '[data]\ntask = "digits"\nfolder = "~/readings"\nsplit = "iid"\nparts = 4\npart = 3\nseed = 9\n'
+        + '[data]\ntask = "digits"\nfolder = "~/readings"\nsplit = "iid"\nparts = 4\npart = 3\nseed = 9\nexamples = 5\n'
         + "[limits]\nmin_free_memory_mb = 1\nmin_free_disk_mb = 2.5\nmax_temperature_c = 70\n"
         + "min_battery_percent = 50\nmains_only = true\n"
         + "[train]\nthreads = 2\nlinger_s = 0\nnice = 5\nattempts = 7\nmax_batch = 64\n"

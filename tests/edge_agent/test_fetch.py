@@ -1,17 +1,22 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import deque
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
 
-from edge_agent.fetch import held_models, plan_fetch, prune
+from coordinator.library import Library
+from edge_agent.fetch import Fetch, held_models, plan_fetch, prune
 from models.init import initial
 from tests.edge_agent.boards import echo_spec, keep, plan, spec_bytes
+from wire.bits import Bits
 from wire.errors import WireError
 from wire.messages.blob import Downlink, delta_blob, snapshot_blob
 from wire.params import params_digest
-from wire.pieces.chunks import Chunk
+from wire.pieces.assembly import Assembly
+from wire.pieces.chunks import HEADER_BYTES, Chunk, decode_chunk
 
 SPEC = echo_spec(2000)
 FOUR_BITS = Downlink(({"stage": "levels", "levels": 7},))
@@ -39,6 +44,17 @@ def pieces(digest, data, size=700):
 def give(fetch, data, digest):
     for piece in pieces(digest, data):
         fetch.take(piece, 1.0)
+
+
+def snapshot_fetch(folder):
+    """Returns a fetch that lacks the snapshot only."""
+    keep(folder, spec_bytes(SPEC))
+    return plan_fetch(replace(NEWEST, blobs=(SNAPSHOT[0],)), folder)
+
+
+def spans_of(fetch, now_s):
+    (ask,) = fetch.questions(now_s)
+    return ask.spans
 
 
 def test_the_first_round_needs_the_spec_only(tmp_path):
@@ -132,8 +148,102 @@ def test_silence_asks_ever_more_rarely_until_something_comes(tmp_path):
         now_s += waits[-1]
         assert len(fetch.questions(now_s)) == len(fetch.wanted)
     assert waits == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
-    fetch.take(pieces(NEWEST.spec, spec_bytes(SPEC))[0], now_s)
-    assert fetch.overdue_s(now_s) == 2.0
+    fetch.take(pieces(SNAPSHOT[0].digest, SNAPSHOT[1])[0], now_s)
+    assert fetch.overdue_s(now_s) == 60.0
+
+
+def test_the_next_piece_may_take_as_long_as_the_last_one_and_some_more(tmp_path):
+    fetch = snapshot_fetch(tmp_path)
+    fetch.questions(0.0)
+    waits = []
+    for now_s, piece in zip((0.1, 5.1, 5.2, 100.0), pieces(SNAPSHOT[0].digest, SNAPSHOT[1]), strict=False):
+        fetch.take(piece, now_s)
+        waits.append(fetch.overdue_s(now_s))
+    assert waits == [2.0, 20.0, 2.0, 60.0]
+
+
+def test_all_is_asked_for_once_and_then_a_few_bytes_until_they_overtake_the_rest(tmp_path):
+    fetch, (ref, data) = snapshot_fetch(tmp_path), SNAPSHOT
+    assert spans_of(fetch, 0.0) == ((0, len(data)),)
+    assert spans_of(fetch, 2.0) == spans_of(fetch, 6.0) == ((0, 512),)
+    fetch.take(Chunk(ref.digest, len(data), 0, memoryview(data)[:1024]), 9.0)
+    fetch.take(Chunk(ref.digest, len(data), 0, memoryview(data)[:512]), 9.1)  # behind the rest: it was only slow
+    assert fetch.overdue_s(9.1) == 2.0
+    assert spans_of(fetch, 12.0) == ((1024, 1536),)
+    fetch.take(Chunk(ref.digest, len(data), 1024, memoryview(data)[1024:1536]), 13.0)  # before the rest: that is lost
+    assert fetch.overdue_s(13.0) <= 0
+    assert spans_of(fetch, 13.0) == ((1536, len(data)),)
+    assert spans_of(fetch, 15.0) == ((1536, 2048),)
+
+
+def test_after_a_cut_all_is_asked_for_again_in_smaller_pieces(tmp_path):
+    fetch, sizes = snapshot_fetch(tmp_path), []
+    for _ in range(9):
+        (ask,) = fetch.questions(0.0)
+        assert ask.spans == ((0, len(SNAPSHOT[1])),)
+        sizes.append(ask.piece_bytes)
+        fetch.cut()
+        fetch.cut()  # an attempt to connect that failed
+    assert sizes == [0, 32768, 16384, 8192, 4096, 2048, 1024, 1024, 1024]
+    assert fetch.overdue_s(0.0) == 2.0
+
+
+@dataclass
+class SlowLink:
+    """A coordinator's blobs behind a link of 8 kB/s, on a clock of its own; a cut loses what the broker has queued.
+
+    Whatever is published waits in the broker, as for a real subscriber. `passed` counts what came over the link.
+    """
+
+    fetch: Fetch
+    library: Library
+    now_s: float = 0.0
+    passed: int = 0
+    queue: deque[bytes] = field(default_factory=deque)
+
+    def ask(self):
+        for ask in self.fetch.questions(self.now_s):
+            assert self.library.ask(ask.digest, ask.spans, "slow", self.now_s, ask.piece_bytes)
+        self.library.gather(self.now_s + 1.0)
+        while piece := self.library.next_piece():
+            self.queue.append(piece.payload)
+
+    def run(self, most_bytes=1 << 40):
+        """Lets so many bytes pass, in order, then cuts the link."""
+        while not self.fetch.complete and most_bytes > 0:
+            if not self.queue:
+                self.now_s += max(0.0, self.fetch.overdue_s(self.now_s))
+                self.ask()
+            piece = self.queue.popleft()
+            arrives_s, size = self.now_s + len(piece) / 8000.0, min(most_bytes, len(piece))
+            while (due_s := self.fetch.overdue_s(self.now_s)) < arrives_s - self.now_s:
+                self.now_s += max(0.0, due_s)
+                self.ask()
+            self.now_s, self.passed, most_bytes = arrives_s, self.passed + size, most_bytes - size
+            if size == len(piece):
+                self.fetch.take(decode_chunk(piece, 1 << 30), self.now_s)
+        if self.fetch.complete:
+            self.passed += sum(map(len, self.queue))  # nobody takes back what the broker has
+        self.queue.clear()
+        self.fetch.cut()
+
+
+@pytest.mark.parametrize(("piece_kib", "cuts"), [(128, ()), (256, ()), (64, (20_000,) * 5), (16, (90_000, 1, 50_000))])
+def test_a_slow_link_carries_hardly_more_than_the_blob(tmp_path, piece_kib, cuts):
+    data = Bits.of("slow").words(50_000).tobytes()
+    library = Library(tmp_path / "blobs", payload_bytes=piece_kib * 1024 + HEADER_BYTES)
+    for folder in ("blobs", "store"):
+        (tmp_path / folder).mkdir()
+    digest = sha256(data).hexdigest()
+    library.put(digest, data)
+    link = SlowLink(
+        Fetch(tmp_path / "store", (), {digest: Assembly.open(tmp_path / "store", digest, len(data))}), library
+    )
+    for most_bytes in (*cuts, 1 << 40):
+        link.ask()
+        link.run(most_bytes)
+    assert (tmp_path / "store" / digest).read_bytes() == data
+    assert len(data) < link.passed < 1.25 * len(data)
 
 
 def test_prune_keeps_what_is_named_with_and_without_suffix(tmp_path):

@@ -11,7 +11,8 @@ from edge_agent.config import DataConfig, Limits, TrainConfig
 from edge_agent.gate import Readings, check_gate, free_memory_bytes, read_board
 from tests.edge_agent.boards import IDLE, config, plan
 from wire.errors import Declined
-from wire.messages.plan import BlobRef, Envelope, TrainSettings
+from wire.messages.plan import BlobRef, Envelope
+from wire.messages.train import TrainSettings
 
 UNKNOWN = Readings(None, None, None, None, None)
 

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from edge_agent.outbox import Entry, entries, entry_path, listed, remove
+from edge_agent.kept.outbox import Entry, entries, entry_path, listed, remove
 
 EMPTY = sha256(b"").hexdigest()
 

@@ -16,7 +16,7 @@ import pytest
 
 from edge_agent import service
 from edge_agent.__main__ import main
-from edge_agent.outbox import entry_path
+from edge_agent.kept.outbox import entry_path
 from tests.waiting import WAIT_S, settled
 from wire.messages.blob import digest_bytes
 from wire.messages.reports import decode_state

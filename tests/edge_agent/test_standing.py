@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.standing import Standing, load_standing, save_standing
+from edge_agent.kept.standing import Standing, load_standing, save_standing
 
 
 def test_comes_back_as_it_was_saved(tmp_path):

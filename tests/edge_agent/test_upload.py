@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from edge_agent.outbox import Entry
+from edge_agent.kept.outbox import Entry
 from edge_agent.upload import Upload
 from wire.messages.reports import Ask
 from wire.pieces.chunks import HEADER_BYTES, decode_chunk

@@ -44,14 +44,16 @@ def test_the_job_says_all_that_the_child_needs(tmp_path):
     store = tmp_path / "store"
     keep(store, spec_bytes(SPEC))
     work, worker = begun(store), Notes()
-    data = DataConfig("echo", tmp_path / "readings", "iid", 4, 2, 9)
+    data = DataConfig("echo", tmp_path / "readings", "iid", 4, 2, 9, 120)
     work.start(worker, config(tmp_path, data=data, train=TrainConfig(threads=3)), store, tmp_path / "outbox")
     ((header, frame),) = worker.jobs
     assert frame == encode_plan(plan(SPEC))
     assert (header["device"], header["threads"], header["path"]) == ("dev-1", 3, [])
     assert (header["store"], header["outbox"]) == (str(store), str(tmp_path / "outbox"))
     folder = str(tmp_path / "readings")
-    assert header["data"] == {"task": "echo", "folder": folder, "split": "iid", "parts": 4, "part": 2, "seed": 9}
+    shared = {"split": "iid", "parts": 4, "part": 2, "seed": 9, "examples": 120}
+    assert header["data"] == {"task": "echo", "folder": folder, **shared}
+    assert header["durable"] is True
     assert (work.fetch, work.training, work.tries) == (None, True, 1)
 
 

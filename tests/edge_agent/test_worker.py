@@ -15,7 +15,7 @@ import pytest
 
 from edge_agent import worker as worker_module
 from edge_agent.config import TrainConfig
-from edge_agent.outbox import entries
+from edge_agent.kept.outbox import entries
 from edge_agent.work import Work
 from edge_agent.worker import KILLED, ChildWorker, Result
 from tests.edge_agent.boards import config, echo_spec, keep, plan, spec_bytes

@@ -81,7 +81,7 @@ def go_away(fleet, agent, will=True):
     if will:
         old.drop()
     else:
-        fleet.hub.members.remove(old)
+        fleet.hub.leave(old)
     old.inbox = deque([Down("gone")])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import psutil
 from coordinator.broker import Broker, start_broker
 from coordinator.home import open_home
 from coordinator.recipe import Recipe
+from coordinator.recipes.personal import own_personal
 from coordinator.state.database import Database, open_database
 from models.tasks import task
 from tests.end_to_end.crash_main import Point, crash_environment
@@ -43,6 +45,7 @@ class Fleet:
     recipe: Recipe
     broker: Broker
     points: dict[str, dict[str, list[Point]]] = field(default_factory=dict)
+    name: str = ""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -189,7 +192,11 @@ class Fleet:
             return "edge_agent", ["run", "--config", str(self.folder / f"{name}.toml")]
         words = ["--home", str(self.home), "--fleet", _NAME, "--broker", self.broker.url]
         run = self.run
-        return COORDINATOR, ["resume", run, *words] if run else ["serve", "--recipe", str(self.recipe_file), *words]
+        return COORDINATOR, ["resume", run, *words] if run else [*self._new, *words]
+
+    @property
+    def _new(self) -> list[str]:
+        return ["serve", "--recipe", str(self.recipe_file), *(["--run-name", self.name] if self.name else [])]
 
     def _config(self, device: str, at: int) -> str:
         lines = [f'device = "{device}"', f'fleet = "{_NAME}"', f'broker = "{self.broker.url}"']
@@ -197,8 +204,10 @@ class Fleet:
         lines += ["[data]", f'task = "{self.recipe.task}"']
         if task(self.recipe.task).data is not None:
             lines += [f'split = "{self.recipe.split_rule}"', f"parts = {self.recipe.devices.goal}", f"part = {at}"]
-            lines += [f"seed = {self.recipe.split.seed}"]
-        return "\n".join([*lines, "[train]", "nice = 0", "attempts = 1000000", ""])
+            lines += [f"seed = {self.recipe.split.seed}", f"examples = {self.recipe.split.examples}"]
+        lines += ["[train]", "nice = 0", "attempts = 1000000", "[personal]"]
+        own = own_personal(self.recipe.personal, at)
+        return "\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in own.items()), ""])
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
@@ -211,11 +220,16 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def fleet(
-    kind: str, folder: Path, recipe: Recipe, points: dict[str, dict[str, list[Point]]] | None = None
+    kind: str,
+    folder: Path,
+    recipe: Recipe,
+    points: dict[str, dict[str, list[Point]]] | None = None,
+    *,
+    name: str = "",
 ) -> Iterator[Fleet]:
     """Starts a broker and everybody; ends them all with the block."""
     with start_broker(kind, folder / "broker") as broker:
-        made = Fleet(folder, recipe, broker, points or {})
+        made = Fleet(folder, recipe, broker, points or {}, name)
         try:
             made.start_all()
             yield made
@@ -223,7 +237,13 @@ def fleet(
             made.stop()
 
 
-def undisturbed_model(folder: Path, recipe: Recipe) -> str:
-    """Returns the digest of the final model of the same federation in one process, where nothing ever fails."""
+def undisturbed_model(folder: Path, recipe: Recipe, twin: Fleet | None = None) -> str:
+    """Returns the digest of the final model of the same federation in one process, where nothing ever fails.
+
+    With `twin` it has that fleet's key and run name, which name the noise of private runs.
+    """
+    if twin:
+        (folder / "home").mkdir(parents=True)
+        shutil.copy(twin.home / "round.key", folder / "home")
     with open_home(folder / "home") as home:
-        return MemoryFleet(home, home.new_run(recipe), folder, recipe).finish()
+        return MemoryFleet(home, home.new_run(recipe, name=twin.run if twin else ""), folder, recipe).finish()

@@ -145,6 +145,7 @@ def _plain(make: Forger, device: str) -> dict[str, tuple[bytes, str]]:
     return {
         "not a number": (with_value(float("nan")), "E-NONFINITE"),
         "infinite": (with_value(float("-inf")), "E-NONFINITE"),
+        "finite and huge": (with_value(-1e38), "E-MAGNITUDE"),
         "a value too few": (make.carrying(device, shorter), "E-SHAPE"),
     }
 
@@ -180,6 +181,7 @@ def _coded(make: Forger, device: str) -> dict[str, tuple[bytes, str]]:
         "scale below zero": (scaled(-1.0), "E-SCALE"),
         "scale that is no number": (scaled(float("nan")), "E-SCALE"),
         "scale without end": (scaled(float("inf")), "E-SCALE"),
+        "scale beyond belief": (scaled(1e38), "E-MAGNITUDE"),
         "falling positions": (placed(falling), "E-INDEX"),
         "position past the end": (placed(beyond), "E-INDEX"),
         "positions in no known coding": (edited(side0=lambda record: b"\x09" + record.sides[0][1:]), "E-INDEX"),

@@ -22,7 +22,7 @@ import pytest
 from coordinator.learning.checkpoint import load_state
 from coordinator.recipe import load_recipe
 from coordinator.rounds.phases import NEXT
-from edge_agent.standing import load_standing
+from edge_agent.kept.standing import load_standing
 from models.tasks import task
 from tests.conftest import started
 from tests.end_to_end.crash_main import CHILD, Point, fuse_path

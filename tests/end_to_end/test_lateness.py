@@ -10,8 +10,8 @@ import pytest
 
 from coordinator.home import open_home
 from coordinator.recipe import load_recipe
-from edge_agent import standing
 from edge_agent.fetch import Assembly
+from edge_agent.kept import standing
 from tests.end_to_end.delays import (
     SlowWorker,
     accepted,
@@ -239,8 +239,8 @@ def test_full_disk_when_the_receipt_comes_is_tried_again(meet, monkeypatch, tmp_
     agent, write = fleet.agents[2], standing.write_whole
     full = [True]
 
-    def write_or_fail(path, data):
-        return no_space() if full[0] and path.parent == agent.config.state_dir else write(path, data)
+    def write_or_fail(path, data, durable):
+        return no_space() if full[0] and path.parent == agent.config.state_dir else write(path, data, durable)
 
     monkeypatch.setattr(standing, "write_whole", write_or_fail)
     turn_until(fleet, lambda: agent.trouble[0] == "E-DISK-SPACE")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,11 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coordinator.broker import start_broker
 from coordinator.recipe import load_recipe
-from tests.end_to_end.fleet import COORDINATOR, Fleet, undisturbed_model
+from tests.end_to_end.fleet import COORDINATOR, undisturbed_model
 from tests.end_to_end.members import HeldWorker, drive, member, members, set_link
-from tests.end_to_end.slow_net import slow_net
 from tests.waiting import url_of
 
 KINDS = ["mosquitto", "iotcore"]
@@ -78,31 +75,6 @@ def test_cut_upload_resumes_at_the_missing_piece(kind, tmp_path, relay):
         until(lambda: fleet.over)
     assert model_of(fleet) == undisturbed_model(tmp_path / "undisturbed", wanted)
     assert not noted(fleet, "refused")
-
-
-def test_link_that_never_lasts_for_a_large_piece_carries_the_update_in_small_ones(tmp_path, relay):
-    """64 kbit/s, and no connection carries more than 20 kB: a piece of 40 kB would never arrive."""
-    wanted = recipe(size=10_000, rounds=1)
-    with ExitStack() as stack:
-        fleet = stack.enter_context(members("mosquitto", tmp_path, wanted))
-        between, worker = relay(fleet.broker.port), HeldWorker(held=True)
-        set_link(fleet, "dev-0", url_of(between.port))
-        agent = stack.enter_context(member(fleet, "dev-0", worker))
-        fleet.start(COORDINATOR)
-        drive(lambda: agent.work and agent.work.training, lambda: agent.step(0.02), why=fleet.tails)
-        between.rate_bytes_s, worker.held, links = 8_000.0, False, [0]
-
-        def step():
-            agent.step(0.02)
-            if len(between.connections) > links[0]:
-                links[0] = len(between.connections)
-                between.cut_up_after(20_000)
-
-        drive(lambda: agent.standing.settled(fleet.run, 0), step, longest_s=100.0, why=fleet.tails)
-        assert 3 <= links[0] <= 12
-        assert between.up_bytes < 4 * 40_000
-        drive(lambda: fleet.over, step, why=fleet.tails)
-    assert model_of(fleet) == undisturbed_model(tmp_path / "undisturbed", wanted)
 
 
 @pytest.mark.parametrize("late", ["refuse", "fold"])
@@ -243,54 +215,3 @@ def fill(path):
             with suppress(OSError):
                 while file.write(bytes(size)):
                     pass
-
-
-@pytest.mark.long
-def test_device_behind_64_kbit_with_cuts_ends_its_rounds(tmp_path):
-    """A real network: the cable is pulled twice while the update goes up, for longer than the keep-alive."""
-    wanted = recipe(goal=2, rounds=2, size=20_000)
-    with ExitStack() as stack:
-        net = stack.enter_context(slow_net(64))
-        if net is None:
-            pytest.skip("a network namespace needs root, ip and tc; the relay stands in for it above")
-        port = free_port()
-        listeners = {"listener": f"{port} 127.0.0.1\nlistener {port} {net.address}"}
-        broker = stack.enter_context(start_broker("mosquitto", tmp_path / "broker", port, settings=listeners))
-        fleet = Fleet(tmp_path / "fleet", wanted, broker)
-        stack.callback(fleet.stop)
-        set_link(fleet, "dev-1", f"mqtt://{net.address}:{port}", keepalive_s=4, chunk_kib=8)
-        for name in (COORDINATOR, "dev-0"):
-            fleet.start(name)
-        run_in(net, fleet, "dev-1")
-        drive(lambda: outbox_of(fleet, "dev-1"), longest_s=120.0, why=fleet.tails)
-        before = net.up_bytes
-        for sent in (20_000, 20_000):
-            start = net.up_bytes
-            drive(lambda start=start, sent=sent: net.up_bytes > start + sent, longest_s=120.0, why=fleet.tails)
-            downs = len(logged(fleet, "dev-1", "event=link-down"))
-            net.pull()
-            drive(lambda n=downs: len(logged(fleet, "dev-1", "event=link-down")) > n, longest_s=60.0, why=fleet.tails)
-            net.plug()
-        drive(lambda: 0 in published(fleet), longest_s=120.0, why=fleet.tails)
-        assert net.up_bytes - before < 1.5 * 80_000
-        fleet.finish(300.0)
-    assert model_of(fleet) == undisturbed_model(tmp_path / "undisturbed", wanted)
-
-
-def outbox_of(fleet, device):
-    """Tells whether an update lies in the outbox."""
-    return list((fleet.folder / device / "outbox").glob("*.update"))
-
-
-def run_in(net, fleet, device):
-    words = ["ip", "netns", "exec", net.name, sys.executable, "-m", "edge_agent", "run"]
-    with (fleet.logs / f"{device}.log").open("ab") as log:
-        fleet.running[device] = subprocess.Popen(
-            [*words, "--config", str(fleet.folder / f"{device}.toml")],
-            cwd=Path(__file__).parents[2], stdout=log, stderr=log,
-        )  # fmt: skip
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.splits import Share, indices_of, split
+from models.splits import Share, indices_of, parts_of, split
 from wire.errors import ConfigError
 
 LABELS = np.repeat(np.arange(10), 100)
@@ -130,3 +130,28 @@ def test_a_share_is_one_of_the_parts():
     assert np.array_equal(indices_of(Share("iid", 4, 2, 9), LABELS, None), parts[2])
     with pytest.raises(ConfigError, match="part 4 of 4"):
         indices_of(Share("iid", 4, 4, 9), LABELS, None)
+
+
+@pytest.mark.parametrize("rule", ["iid", "dirichlet:0.5", "classes:2", "subject"])
+def test_only_some_examples_are_shared_out(rule):
+    subjects = np.tile(np.arange(10), 100)
+    parts = parts_of(Share(rule, 10, 0, 3, 500), LABELS, subjects)
+    whole = np.concatenate(parts)
+    assert len(whole) == len(set(whole.tolist())) == 500
+    assert all((np.diff(part) > 0).all() for part in parts)
+    assert [indices_of(Share(rule, 10, at, 3, 500), LABELS, subjects).tolist() for at in range(10)] == [
+        part.tolist() for part in parts
+    ]
+    other = np.concatenate(parts_of(Share(rule, 10, 0, 4, 500), LABELS, subjects))
+    assert set(other.tolist()) != set(whole.tolist())
+
+
+def test_no_limit_shares_out_all_as_before():
+    parts = parts_of(Share("iid", 7, 3, 5), LABELS, None)
+    assert [part.tolist() for part in parts] == [part.tolist() for part in split(LABELS, None, "iid", 7, 5)]
+
+
+@pytest.mark.parametrize("examples", [-1, 1001])
+def test_more_examples_than_there_are_is_refused(examples):
+    with pytest.raises(ConfigError, match="of 1000 examples"):
+        parts_of(Share("iid", 2, 0, 1, examples), LABELS, None)

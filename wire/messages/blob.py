@@ -21,7 +21,16 @@ from wire.params import Params, add, check_shapes, delta, params_digest
 from wire.spec import ModelSpec
 from wire.stages.tensors import SCOPES, Codec
 
-__all__ = ["Downlink", "apply_blob", "delta_blob", "digest_bytes", "read_snapshot", "snapshot_blob"]
+__all__ = [
+    "Downlink",
+    "apply_blob",
+    "delta_blob",
+    "digest_bytes",
+    "read_snapshot",
+    "read_trunk",
+    "snapshot_blob",
+    "trunk_blob",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,18 @@ def read_snapshot(data: bytes, digest: str, spec: ModelSpec) -> Params:
     if params_digest(params) != digest:
         raise WireError(f"the file of model {digest[:12]} holds another model", code="E-BLOB")
     return params
+
+
+def trunk_blob(still: Params, spec: ModelSpec) -> bytes:
+    """Returns the blob with the frozen tensors of a net that do not come from its seed."""
+    return encode_frame(Kind.BLOB, {"trunk": True}, Codec.of(spec.frozen, (), "update").encode(still))
+
+
+def read_trunk(data: bytes, digest: str, spec: ModelSpec) -> Params:
+    """Returns the frozen tensors in a trunk's bytes; raises WireError unless they are what the digest names."""
+    if digest_bytes(data) != digest:
+        raise WireError(f"trunk {digest[:12]} holds other bytes", code="E-BLOB", remedy="fetch it again")
+    return Codec.of(spec.frozen, (), "update").decode(decode_frame(data, Kind.BLOB).payload)
 
 
 def _moved(held: Params, change: Params, spec: ModelSpec) -> Params:

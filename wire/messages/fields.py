@@ -9,7 +9,16 @@ from typing import Any
 
 from wire.errors import WireError
 
-__all__ = ["DEVICE_ID", "choice_field", "digest_field", "float_field", "id_field", "int_field", "text_field"]
+__all__ = [
+    "DEVICE_ID",
+    "choice_field",
+    "digest_field",
+    "flag_field",
+    "float_field",
+    "id_field",
+    "int_field",
+    "text_field",
+]
 
 DEVICE_ID = re.compile(r"[a-z0-9-]{1,32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +53,14 @@ def digest_field(header: Mapping[str, Any], name: str, empty: bool = False) -> s
     value = text_field(header, name)
     if not _DIGEST.fullmatch(value) and not (empty and value == ""):
         raise WireError(f"field {name!r} is {_short(value)}, expected 64 hex digits")
+    return value
+
+
+def flag_field(header: Mapping[str, Any], name: str) -> bool:
+    """Returns true or false; a field that is not there is false."""
+    value = header.get(name, False)
+    if not isinstance(value, bool):
+        raise WireError(f"field {name!r} is {_short(value)}, expected true or false")
     return value
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 from wire.errors import WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
-from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
+from wire.messages.fields import choice_field, digest_field, flag_field, float_field, id_field, int_field, text_field
+from wire.messages.train import TrainSettings, read_train, train_json
 
 __all__ = [
     "KINDS",
+    "OPTIONAL",
     "BlobRef",
     "Envelope",
     "RoundPlan",
-    "TrainSettings",
     "decode_plan",
     "encode_plan",
     "read_plan",
@@ -28,6 +29,9 @@ MAX_ROUND = 1 << 31
 MAX_BYTES = 1 << 40
 MAX_BLOBS = 4096
 MAX_STAGES = 8
+MAX_PATTERNS = 64
+MAX_GIVEN_UP = 64
+MAX_CHAIN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,6 @@ class BlobRef:
     size: int
     source: str
     target: str
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """What to train on and how: plain SGD over the device's own data."""
-
-    task: str
-    epochs: int = 1
-    batch: int = 32
-    rate: float = 0.1
-    momentum: float = 0.0
-    decay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +58,10 @@ class RoundPlan:
 
     `seed` names every random choice of the round together with the device's id. `initial` is the digest of the model
     that the spec's seed gives, so that a new device may start the chain of blobs without fetching anything.
+
+    `clip` bounds the length of the whole update (0: no bound). With `feedback` a device adds what was left out.
+    `whole` are patterns of tensors that no top-k thins. `chain` is the list of older deltas (see `chain`), `trunk` the
+    blob with the frozen tensors; empty where there is none. `given_up` are rounds whose accepted updates count nowhere.
     """
 
     run: str
@@ -82,11 +78,29 @@ class RoundPlan:
     scope: str = "update"
     stages: tuple[Mapping[str, Any], ...] = ()
     envelope: Envelope = field(default_factory=Envelope)
+    clip: float = 0.0
+    feedback: bool = False
+    whole: tuple[str, ...] = ()
+    chain: str = ""
+    chain_bytes: int = 0
+    trunk: str = ""
+    trunk_bytes: int = 0
+    given_up: tuple[int, ...] = ()
+
+    @property
+    def remembers(self) -> bool:
+        """Tells whether a device's work depends on what became of its update before."""
+        return self.feedback or bool(self.train.personal)
+
+
+OPTIONAL = ("clip", "feedback", "whole", "chain", "chain_bytes", "trunk", "trunk_bytes", "given_up")
+"""Fields that a plan leaves out where nothing uses them."""
 
 
 def encode_plan(plan: RoundPlan, sign: Callable[[bytes], bytes] | None = None) -> bytes:
-    """Returns the plan as a frame without payload."""
-    return encode_frame(Kind.PLAN, asdict(plan), sign=sign)
+    """Returns the plan as a frame without payload; what is not used takes no byte."""
+    header = {name: value for name, value in asdict(plan).items() if value or name not in OPTIONAL}
+    return encode_frame(Kind.PLAN, {**header, "train": train_json(plan.train)}, sign=sign)
 
 
 def decode_plan(data: bytes) -> RoundPlan:
@@ -108,12 +122,20 @@ def read_plan(frame: Frame) -> RoundPlan:
         spec=digest_field(header, "spec"),
         spec_bytes=int_field(header, "spec_bytes", 1, 1 << 20),
         blobs=tuple(_blob(item) for item in _list(header, "blobs", MAX_BLOBS)),
-        train=_train(_object(header, "train")),
+        train=read_train(_object(header, "train")),
         deadline_s=float_field(header, "deadline_s", 0, 1e9),
         kind=choice_field(header, "kind", KINDS),
         scope=choice_field(header, "scope", ("tensor", "update")),
         stages=tuple(_list(header, "stages", MAX_STAGES)),
         envelope=_envelope(_object(header, "envelope")),
+        clip=float_field({"clip": 0.0, **header}, "clip", 0, 1e9),
+        feedback=flag_field(header, "feedback"),
+        whole=_patterns(header),
+        chain=digest_field({"chain": "", **header}, "chain", empty=True),
+        chain_bytes=int_field({"chain_bytes": 0, **header}, "chain_bytes", 0, MAX_CHAIN_BYTES),
+        trunk=digest_field({"trunk": "", **header}, "trunk", empty=True),
+        trunk_bytes=int_field({"trunk_bytes": 0, **header}, "trunk_bytes", 0, MAX_BYTES),
+        given_up=_rounds(header),
     )
 
 
@@ -161,15 +183,18 @@ def _blob(item: Mapping[str, Any]) -> BlobRef:
     )
 
 
-def _train(item: Mapping[str, Any]) -> TrainSettings:
-    return TrainSettings(
-        task=text_field(item, "task"),
-        epochs=int_field(item, "epochs", 0, 10_000),
-        batch=int_field(item, "batch", 1, 1 << 20),
-        rate=float_field(item, "rate", 0, 1e6),
-        momentum=float_field(item, "momentum", 0, 1),
-        decay=float_field(item, "decay", 0, 1),
-    )
+def _patterns(header: Mapping[str, Any]) -> tuple[str, ...]:
+    found = header.get("whole", [])
+    if not isinstance(found, list) or len(found) > MAX_PATTERNS:
+        raise WireError(f"field 'whole' is not a list of at most {MAX_PATTERNS} patterns")
+    return tuple(text_field({"whole": item}, "whole") for item in found)
+
+
+def _rounds(header: Mapping[str, Any]) -> tuple[int, ...]:
+    found = header.get("given_up", [])
+    if not isinstance(found, list) or len(found) > MAX_GIVEN_UP:
+        raise WireError(f"field 'given_up' is not a list of at most {MAX_GIVEN_UP} rounds")
+    return tuple(int_field({"given_up": item}, "given_up", 0, MAX_ROUND) for item in found)
 
 
 def _envelope(item: Mapping[str, Any]) -> Envelope:

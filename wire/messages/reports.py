@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from wire.errors import WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
-from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
+from wire.messages.fields import choice_field, digest_field, id_field, int_field, text_field
 from wire.messages.plan import MAX_BYTES, MAX_ROUND
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 
 Span = tuple[int, int]
 
-STATES = ("init", "ready", "idle", "fetching", "training", "uploading", "alert", "disconnected", "lost")
+STATES = ("init", "ready", "idle", "fetching", "training", "uploading", "disconnected", "lost")
 VERDICTS = ("accepted", "refused", "missing")
 _MOST_SPANS = 1024
 _MOST_REASON = 400
@@ -50,7 +50,8 @@ class DeviceState:
 class Ask:
     """A device wants something: the bytes `spans` of blob `digest`, or to know what became of its update `digest`.
 
-    With what = "decline" it will not take part in the round, and says why.
+    With what = "decline" it will not take part in the round, and says why. `piece_bytes` is the most that a piece of
+    the blob should hold, 0 if any size will do.
     """
 
     what: str
@@ -59,16 +60,14 @@ class Ask:
     round: int = -1
     total: int = 0
     spans: tuple[Span, ...] = ()
+    piece_bytes: int = 0
     code: str = ""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of an update. "missing" names the byte ranges that have not arrived.
-
-    `next_checkin_s` says when asking again makes sense.
-    """
+    """What became of an update. "missing" names the byte ranges that have not arrived."""
 
     digest: str
     run: str
@@ -77,12 +76,11 @@ class Receipt:
     code: str = ""
     reason: str = ""
     spans: tuple[Span, ...] = ()
-    next_checkin_s: float = 0.0
 
 
 def encode_state(state: DeviceState) -> bytes:
     """Returns the state as a frame."""
-    return encode_frame(Kind.STATE, _spare(asdict(state), DeviceState("", 0)))
+    return encode_frame(Kind.STATE, _spare(state, DeviceState("", 0)))
 
 
 def decode_state(data: bytes) -> DeviceState:
@@ -100,7 +98,7 @@ def decode_state(data: bytes) -> DeviceState:
 
 def encode_ask(ask: Ask) -> bytes:
     """Returns the question as a frame; what has its ordinary value is left out."""
-    return encode_frame(Kind.ASK, _spare(asdict(ask), Ask("")))
+    return encode_frame(Kind.ASK, _spare(ask, Ask("")))
 
 
 def decode_ask(data: bytes) -> Ask:
@@ -113,6 +111,7 @@ def decode_ask(data: bytes) -> Ask:
         round=int_field(header, "round", -1, MAX_ROUND),
         total=int_field(header, "total", 0, MAX_BYTES),
         spans=_spans(header.get("spans")),
+        piece_bytes=int_field(header, "piece_bytes", 0, MAX_BYTES),
         code=text_field(header, "code", 40),
         reason=text_field(header, "reason", _MOST_REASON),
     )
@@ -120,7 +119,7 @@ def decode_ask(data: bytes) -> Ask:
 
 def encode_receipt(receipt: Receipt, sign: Callable[[bytes], bytes] | None = None) -> bytes:
     """Returns the receipt as a frame."""
-    return encode_frame(Kind.RECEIPT, _spare(asdict(receipt), Receipt("", "", 0, "")), sign=sign)
+    return encode_frame(Kind.RECEIPT, _spare(receipt, Receipt("", "", 0, "")), sign=sign)
 
 
 def read_receipt(frame: Frame) -> Receipt:
@@ -134,12 +133,11 @@ def read_receipt(frame: Frame) -> Receipt:
         code=text_field(header, "code", 40),
         reason=text_field(header, "reason", _MOST_REASON),
         spans=_spans(header.get("spans")),
-        next_checkin_s=float_field(header, "next_checkin_s", 0, 1e9),
     )
 
 
-def _spare(header: dict[str, Any], ordinary: Any) -> dict[str, Any]:
-    plain = asdict(ordinary)
+def _spare(message: Any, ordinary: Any) -> dict[str, Any]:
+    header, plain = _table(message), _table(ordinary)
     header["reason"] = header["reason"][:_MOST_REASON]  # a long reason must not cost the whole message
     return {name: value for name, value in header.items() if value != plain[name]}
 
@@ -147,7 +145,12 @@ def _spare(header: dict[str, Any], ordinary: Any) -> dict[str, Any]:
 def _full(frame: Frame, ordinary: Any) -> dict[str, Any]:
     if len(frame.payload):
         raise WireError(f"a {frame.kind.name.lower()} has no payload, this one has {len(frame.payload)} bytes")
-    return {**asdict(ordinary), **frame.header}
+    return {**_table(ordinary), **frame.header}
+
+
+def _table(message: Any) -> dict[str, Any]:
+    """Returns a message's fields; `asdict` would copy each of their values."""
+    return {item.name: getattr(message, item.name) for item in fields(message)}
 
 
 def _run(header: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def decode_update(frame: Frame, plan: RoundPlan, spec: ModelSpec) -> Params:
 
 def update_codec(plan: RoundPlan, spec: ModelSpec) -> Codec:
     """Returns how the plan wants the tensors coded."""
-    return Codec.of(spec.trainable, plan.stages, plan.scope)
+    return Codec.of(spec.trainable, plan.stages, plan.scope, plan.whole)
 
 
 def _metrics(header: Mapping[str, Any]) -> dict[str, float | str]:

@@ -21,19 +21,24 @@ _READ_BYTES = 1 << 20
 _NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Leaves `path` with exactly `data`, or as it was: write, fsync, rename, fsync the folder."""
+def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
+    """Leaves `path` with exactly `data`, or as it was: write, fsync, rename, fsync the folder.
+
+    Where only a power cut could tear it and that does not matter, `durable` = False spares the disk.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)  # on a full disk it would only make matters worse
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def sweep_drafts(folder: Path) -> None:
@@ -42,10 +47,11 @@ def sweep_drafts(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def move_whole(source: Path, target: Path) -> None:
-    """Renames a file that is on the disk already, durably."""
+def move_whole(source: Path, target: Path, durable: bool = True) -> None:
+    """Renames a file that is on the disk already, durably or not."""
     source.replace(target)
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -91,8 +97,9 @@ class Assembly:
         with self.part.open("r+b" if self.part.exists() else "w+b") as file:
             file.seek(chunk.offset)
             file.write(chunk.data)
-        with self.notes.open("a", encoding="ascii") as file:
-            file.write(f"{chunk.offset} {chunk.offset + len(chunk.data)}\n")
+        if len(chunk.data) < self.total:  # a payload of one piece is finished next, or asked for again
+            with self.notes.open("a", encoding="ascii") as file:
+                file.write(f"{chunk.offset} {chunk.offset + len(chunk.data)}\n")
         self.spans.add(chunk.offset, chunk.offset + len(chunk.data))
 
     def finish(self, path: Path, durable: bool = True) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from wire.errors import WireError
 from wire.messages.reports import Span
 
-__all__ = ["HEADER_BYTES", "Chunk", "Spans", "cut_spans", "decode_chunk", "encode_chunk"]
+__all__ = ["HEADER_BYTES", "Chunk", "Spans", "announced_bytes", "cut_spans", "decode_chunk", "encode_chunk"]
 
 _HEADER = struct.Struct("<32sQQ")
 HEADER_BYTES = _HEADER.size
@@ -36,6 +36,11 @@ class Chunk:
 def encode_chunk(digest: str, total: int, offset: int, data: bytes | memoryview) -> bytes:
     """Returns the piece with its header."""
     return _HEADER.pack(bytes.fromhex(digest), total, offset) + data
+
+
+def announced_bytes(payload: bytes) -> int | None:
+    """Returns how many bytes in all a piece says that it is of, or None if it is too short to say."""
+    return int(_HEADER.unpack_from(payload)[1]) if len(payload) > HEADER_BYTES else None
 
 
 def decode_chunk(payload: bytes, most_bytes: int) -> Chunk:

@@ -3,7 +3,7 @@
 float32 values are written little-endian. Symbols of `width` bits (the fewest that hold them) are written so:
 while width > 8, one byte plane with the low 8 bits of every symbol, then the rest with width - 8;
 at width <= 8, one bit stream: symbol i takes bits i*width to i*width + width - 1, the lowest bit of a byte first.
-The last byte is filled with zero bits.
+The last byte is filled with zero bits, and a decoder refuses others: one update has one packing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wire.bits import Bits
 from wire.errors import WireError
 from wire.stages.stage import Local, Shape, Vector
 
-__all__ = ["Pack", "pack_symbols", "packed_bytes", "unpack_symbols", "width_of"]
+__all__ = ["Pack", "pack_symbols", "packed_bytes", "padding_is_zero", "unpack_symbols", "width_of"]
 
 Octets = npt.NDArray[np.uint8]
 
@@ -54,6 +54,12 @@ def unpack_symbols(data: Octets, count: int, width: int) -> Vector:
     if width == 8:
         return data
     return _cut(data, width)[:count]
+
+
+def padding_is_zero(data: Octets, count: int, width: int) -> bool:
+    """Tells whether the bits after the last symbol are 0, as `pack_symbols` leaves them."""
+    used = count * width % 8  # whole byte planes do not change this
+    return not used or not int(data[-1]) >> used
 
 
 def _padded(values: Octets, per: int) -> Octets:
@@ -118,7 +124,10 @@ class Pack:
             raise WireError(f"packing carries {len(side)} side bytes, expected none", code="E-SHAPE")
         if not taken.symbols:
             return np.frombuffer(y.data, "<f4").astype(np.float32, copy=False)
-        values = unpack_symbols(y, taken.size, width_of(taken.symbols))
+        width = width_of(taken.symbols)
+        if not padding_is_zero(y, taken.size, width):
+            raise WireError("bits are set after the last symbol", code="E-LEVELS")
+        values = unpack_symbols(y, taken.size, width)
         if taken.size and int(values.max()) >= taken.symbols:
             raise WireError(f"symbol {int(values.max())} of an alphabet of {taken.symbols}", code="E-LEVELS")
         return values

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wire.errors import WireError
-from wire.stages.pack import pack_symbols, packed_bytes, unpack_symbols, width_of
+from wire.stages.pack import pack_symbols, packed_bytes, padding_is_zero, unpack_symbols, width_of
 
 __all__ = ["decode_positions", "encode_positions"]
 
@@ -87,7 +87,13 @@ def _unmask(body: Octets, n: int) -> Positions:
 def _unindex(body: Octets, k: int, width: int) -> Positions:
     if len(body) != packed_bytes(k, width):
         raise WireError(f"{len(body)} bytes for {k} indices of {width} bits", code="E-INDEX")
-    return unpack_symbols(body, k, width).astype(np.int64)
+    return _unpacked(body, k, width)
+
+
+def _unpacked(data: Octets, k: int, width: int) -> Positions:
+    if not padding_is_zero(data, k, width):
+        raise WireError(f"bits are set after {k} symbols of {width} bits", code="E-INDEX")
+    return unpack_symbols(data, k, width).astype(np.int64)
 
 
 def _best_remainder(gaps: Positions) -> tuple[int, int]:
@@ -124,5 +130,5 @@ def _unrice(body: Octets, k: int) -> Positions:
     if len(ends) != k or (k and int(ends[-1]) // 8 != len(unary) - 1):
         raise WireError(f"gap coding holds {len(ends)} quotients in {len(unary)} bytes for {k}", code="E-INDEX")
     quotients = np.diff(ends, prepend=-1) - 1
-    remainders = unpack_symbols(rest, k, r).astype(np.int64) if r else np.zeros(k, np.int64)
+    remainders = _unpacked(rest, k, r) if r else np.zeros(k, np.int64)
     return np.cumsum((quotients << r) + remainders + 1) - 1

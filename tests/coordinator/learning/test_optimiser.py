@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coordinator.learning.optimiser import server_step, slot_names
-from coordinator.recipe import Server
+from coordinator.recipes.sections import Server
 from wire.bits import Bits
 
 STEPS = 6

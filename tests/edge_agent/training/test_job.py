@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_agent.config import DataConfig
-from edge_agent.outbox import entries
+from edge_agent.kept.outbox import entries
 from edge_agent.training.child import answer
 from edge_agent.training.job import Job, run_job
 from models.archs import spec_of
@@ -18,7 +18,8 @@ from tests.edge_agent.boards import echo_spec, keep, plan, spec_bytes
 from wire.errors import Declined, WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
 from wire.messages.blob import Downlink, delta_blob, snapshot_blob
-from wire.messages.plan import TrainSettings, encode_plan
+from wire.messages.plan import encode_plan
+from wire.messages.train import TrainSettings
 from wire.messages.update import decode_update, read_header
 from wire.params import params_digest
 
@@ -39,7 +40,8 @@ def job(tmp_path):
         for blob in blobs:
             keep(store, blob)
         data = data or DataConfig(asked.train.task)
-        return Job("dev-1", store, outbox, tuple(path), data, 1, 123, asked)
+        memory = tmp_path / name / "memory"
+        return Job("dev-1", store, outbox, memory, tuple(path), data, {}, 1, 123, asked)
 
     return make
 
@@ -137,11 +139,15 @@ def test_snapshots_alone_keep_no_second_copy(job):
 
 
 def failed(one):
+    data = {"task": one.data.task, "folder": str(one.data.folder or ""), "split": "", "parts": 1, "part": 0, "seed": 0}
     header = {
-        "device": one.device, "store": str(one.store), "outbox": str(one.outbox), "path": list(one.path), "threads": 1,
-        "fetched_bytes": 0, "data": {"task": one.data.task, "folder": str(one.data.folder or ""), "split": "",
-        "parts": 1, "part": 0, "seed": 0},
-    }  # fmt: skip
+        **{name: str(getattr(one, name)) for name in ("device", "store", "outbox", "memory")},
+        "path": list(one.path),
+        "personal": {},
+        "threads": 1,
+        "fetched_bytes": 0,
+        "data": data,
+    }
     frame: Frame = decode_frame(encode_frame(Kind.JOB, header, encode_plan(one.plan)), Kind.JOB)
     return answer(frame)
 
@@ -232,7 +238,7 @@ def test_reasons_do_not_repeat_the_code(job):
 
 def test_whatever_fails_has_a_name(job, monkeypatch):
     def fails(exc):
-        def raising(job):
+        def raising(job, examples):
             raise exc
 
         monkeypatch.setattr("edge_agent.training.child.run_job", raising)

@@ -19,7 +19,7 @@ from models.archs import spec_of
 from models.data import Dataset
 from models.init import frozen, initial
 from wire.bits import Bits
-from wire.messages.plan import TrainSettings
+from wire.messages.train import TrainSettings
 
 KEY = (3, 0, "dev-1")
 
@@ -86,14 +86,14 @@ def test_equals_the_formula(settings):
         np.testing.assert_allclose(value, wanted[name], rtol=0, atol=2e-6, err_msg=name)
         assert np.abs(value - start[name]).max() > 1e-3, f"{name} did not move"
     assert found.examples == len(data)
-    assert found.loss_before == pytest.approx(loss(start, data), abs=1e-5)
-    assert found.loss_after == pytest.approx(loss(wanted, data), abs=1e-5)
+    assert found.metrics["loss_before"] == pytest.approx(loss(start, data), abs=1e-5)
+    assert found.metrics["loss_after"] == pytest.approx(loss(wanted, data), abs=1e-5)
 
 
 def test_frozen_tensors_stay_and_have_no_gradient(monkeypatch):
     nets = []
     build = trainer.build
-    monkeypatch.setattr(trainer, "build", lambda one: nets.append(build(one)) or nets[-1])
+    monkeypatch.setattr(trainer, "build", lambda *of: nets.append(build(*of)) or nets[-1])
     still = spec(freeze=("fc1.*",))
     settings = TrainSettings("t", epochs=2, batch=5, rate=0.2, momentum=0.9, decay=0.1)
     found = fit(initial(still), still, examples(), settings, KEY)
@@ -119,7 +119,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_others():
 
 def test_no_epochs_no_change():
     found = fit(initial(spec()), spec(), examples(), TrainSettings("t", epochs=0), KEY)
-    assert found.loss_before == found.loss_after
+    assert found.metrics["loss_before"] == found.metrics["loss_after"]
     for name, value in initial(spec()).items():
         np.testing.assert_array_equal(found.params[name], value)
 

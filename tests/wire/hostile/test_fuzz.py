@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from tests.wire.hostile.mutations import damaged, pick, sealed
 from tests.wire.messages.samples import (
     ASK,
     DELTA,
+    DELTA_REF,
     HELD,
     MADE,
     PLAN,
@@ -22,13 +23,15 @@ from tests.wire.messages.samples import (
     SNAPSHOT,
     SPEC,
     STATE,
+    STEP,
     plan_with,
     update_bytes,
 )
 from wire.bits import Bits
 from wire.errors import BitfleetError, ConfigError, WireError
 from wire.frame import Kind, decode_frame, peek_header
-from wire.messages.blob import apply_blob, digest_bytes, read_snapshot
+from wire.messages.blob import apply_blob, digest_bytes, read_snapshot, read_trunk, trunk_blob
+from wire.messages.chain import decode_chain, encode_chain
 from wire.messages.plan import BlobRef, RoundPlan, decode_plan, encode_plan, shortest_path
 from wire.messages.reports import decode_ask, decode_state, encode_ask, encode_receipt, encode_state, read_receipt
 from wire.messages.update import MAX_HEADER_BYTES, decode_update, read_header, update_codec
@@ -42,6 +45,8 @@ PLANS = [
     plan_with(stages, scope) for scope in ("update", "tensor") for stages in ([], [LEVELS], [TOPK], [TOPK, LEVELS])
 ]
 UPDATES = [update_bytes(list(plan.stages), plan.scope) for plan in PLANS]
+AHEAD = replace(DELTA_REF, source=DELTA_REF.target, target="e" * 64)
+STILL = replace(SPEC, trainable=(), frozen=SPEC.trainable)
 SOME = list(enumerate(UPDATES))[1::2]  # levels, with and without top-k, in both scopes
 
 
@@ -72,6 +77,16 @@ def take_blob(data: bytes, bits: Bits) -> None:
     apply_blob(data, BlobRef(digest_bytes(data), max(1, len(data)), "", ends[pick(bits, 2)]), SPEC, HELD)
 
 
+def take_chain(data: bytes, bits: Bits) -> None:
+    refs = decode_chain(data)
+    assert encode_chain(refs) == data
+    shortest_path(refs, [DELTA_REF.source], AHEAD.target, [])
+
+
+def take_trunk(data: bytes, bits: Bits) -> None:
+    read_trunk(data, digest_bytes(data), STILL)
+
+
 def take_chunk(data: bytes, bits: Bits) -> None:
     chunk = decode_chunk(data, 1 << 20)
     spans = Spans(chunk.total)
@@ -92,6 +107,8 @@ TARGETS = {
     **{f"update {n}": Target([update], lambda data, bits, n=n: take_update(data, PLANS[n])) for n, update in SOME},
     "blob": Target([SNAPSHOT, DELTA], take_blob),
     "snapshot": Target([SNAPSHOT], lambda data, bits: read_snapshot(data, PLAN.base, SPEC)),
+    "chain": Target([encode_chain([DELTA_REF, AHEAD])], take_chain, framed=False),
+    "trunk": Target([trunk_blob(STEP, STILL)], take_trunk),
     "ask": Target([encode_ask(ASK)], lambda data, bits: encode_ask(decode_ask(data))),
     "state": Target([encode_state(STATE)], lambda data, bits: encode_state(decode_state(data))),
     "receipt": Target(

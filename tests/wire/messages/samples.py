@@ -9,8 +9,10 @@ import numpy as np
 
 from wire.frame import Kind, encode_frame
 from wire.messages.blob import Downlink, delta_blob, snapshot_blob
-from wire.messages.plan import RoundPlan, TrainSettings, encode_plan
+from wire.messages.chain import encode_chain
+from wire.messages.plan import RoundPlan, encode_plan
 from wire.messages.reports import Ask, DeviceState, Receipt, encode_ask, encode_receipt, encode_state
+from wire.messages.train import TrainSettings
 from wire.messages.update import Update, UpdateHeader, encode_update
 from wire.params import Params, params_digest
 from wire.pieces.chunks import encode_chunk
@@ -41,7 +43,7 @@ HEADER = UpdateHeader("run-1", 2, "pi-4", params_digest(HELD), "delta", 100, {"l
 UPDATE = Update(HEADER, STEP)
 STATE = DeviceState("training", 3, "run-1", 2)
 ASK = Ask("blob", SNAPSHOT_REF.digest, total=SNAPSHOT_REF.size, spans=((0, 16), (32, 48)))
-RECEIPT = Receipt(SNAPSHOT_REF.digest, "run-1", 2, "missing", spans=((0, 1024),), next_checkin_s=2.5)
+RECEIPT = Receipt(SNAPSHOT_REF.digest, "run-1", 2, "missing", spans=((0, 1024),))
 
 
 def plan_with(stages: list[dict[str, object]], scope: str = "update") -> RoundPlan:
@@ -61,5 +63,6 @@ MADE: dict[str, Callable[[], bytes]] = {
     "state": lambda: encode_state(STATE),
     "ask": lambda: encode_ask(ASK),
     "receipt": lambda: encode_receipt(RECEIPT),
+    "chain": lambda: encode_chain([DELTA_REF]),
     "piece": lambda: encode_chunk(SNAPSHOT_REF.digest, SNAPSHOT_REF.size, 32, SNAPSHOT[32:48]),
 }

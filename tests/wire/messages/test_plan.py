@@ -18,19 +18,25 @@ from wire.messages.plan import (
     MAX_BYTES,
     MAX_ROUND,
     MAX_STAGES,
+    OPTIONAL,
     BlobRef,
     Envelope,
     RoundPlan,
-    TrainSettings,
     decode_plan,
     encode_plan,
     shortest_path,
 )
+from wire.messages.train import TrainSettings
 
 DIGEST = st.integers(0, (1 << 256) - 1).map(lambda number: f"{number:064x}")
 BLOB = st.builds(BlobRef, DIGEST, st.integers(1, MAX_BYTES), st.just("") | DIGEST, DIGEST)
 RATE = st.floats(0, 1)
-TRAIN = st.builds(TrainSettings, st.text(max_size=9), st.integers(0, 99), st.integers(1, 99), RATE, RATE, RATE)
+TABLE = st.dictionaries(st.text(max_size=9), st.integers(0, 99) | st.text(max_size=5), max_size=4)
+TRAIN = st.builds(
+    TrainSettings,
+    *(st.text(max_size=9), st.integers(0, 99), st.integers(1, 99), RATE, RATE, RATE),
+    *(st.lists(TABLE, max_size=8).map(tuple), TABLE, TABLE),
+)
 ENVELOPE = st.builds(Envelope, st.integers(0, MAX_BYTES), st.integers(0, MAX_BYTES))
 PLANS = st.builds(
     RoundPlan,
@@ -75,7 +81,7 @@ def dropped(field: str) -> bytes:
     return encode_frame(Kind.PLAN, {name: value for name, value in asdict(PLAN).items() if name != field})
 
 
-@pytest.mark.parametrize("field", list(asdict(PLAN)))
+@pytest.mark.parametrize("field", sorted({*asdict(PLAN)} - {*OPTIONAL}))
 def test_every_field_is_needed(field):
     with pytest.raises(WireError, match=field):
         decode_plan(dropped(field))
@@ -106,6 +112,17 @@ WRONG = {
     "kind": ["", "grads", None],
     "scope": ["", "net", []],
     "stages": [{}, ["levels"], [{}] * (MAX_STAGES + 1)],
+    "train.transforms": [{}, ["qat"], [{}] * 9, None],
+    "train.penalty": [[], None, {str(at): at for at in range(33)}],
+    "train.personal": [[], "kd"],
+    "clip": [-1, 1e10, "1", None],
+    "feedback": [1, None, "yes"],
+    "whole": [{}, [1], ["x" * 201], ["*"] * 65],
+    "chain": [HEX[1:], None],
+    "chain_bytes": [-1, (1 << 20) + 1],
+    "trunk": ["G" * 64],
+    "trunk_bytes": [1.5],
+    "given_up": [{}, [-1], ["1"], [0] * 65],
     "envelope": [[], None],
     "envelope.memory_bytes": [-1, MAX_BYTES + 1],
     "envelope.disk_bytes": [0.5],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wire.bits import Bits
 from wire.errors import WireError
-from wire.stages.pack import Pack, pack_symbols, packed_bytes, unpack_symbols, width_of
+from wire.stages.pack import Pack, pack_symbols, packed_bytes, padding_is_zero, unpack_symbols, width_of
 from wire.stages.stage import Local, Shape
 
 
@@ -32,6 +32,7 @@ def test_every_width_and_length(width, count):
     assert data.tobytes() == slow_pack(values.tolist(), width)
     assert len(data) == packed_bytes(count, width)
     assert unpack_symbols(data, count, width).tolist() == values.tolist()
+    assert padding_is_zero(data, count, width)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,20 @@ def test_a_symbol_outside_the_alphabet_is_refused():
         Pack(3).decode(data, memoryview(b""), Shape(3, 3))
     assert caught.value.code == "E-LEVELS"
     assert Pack(4).decode(data, memoryview(b""), Shape(3, 4)).tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize(("symbols", "count"), [(3, 3), (15, 5), (31, 3), (257, 4), (511, 7)])
+def test_every_bit_after_the_last_symbol_is_refused(symbols, count):
+    data = pack_symbols(np.zeros(count, np.uint32), width_of(symbols))
+    used = count * width_of(symbols) % 8
+    assert Pack(symbols).decode(data, memoryview(b""), Shape(count, symbols)).tolist() == [0] * count
+    for bit in range(used, 8):
+        wrong = data.copy()
+        wrong[-1] |= 1 << bit
+        with pytest.raises(WireError, match="after the last symbol") as caught:
+            Pack(symbols).decode(wrong, memoryview(b""), Shape(count, symbols))
+        assert caught.value.code == "E-LEVELS"
+    assert used
 
 
 def test_side_bytes_are_refused():

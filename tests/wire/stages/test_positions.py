@@ -83,6 +83,8 @@ def test_each_coding_is_reached():
         (b"\x01\x23", 2, 16),  # 3, 2: decreasing
         (b"\x01\x0f", 1, 9),  # 15 of 9
         (b"\x01\x21\x43", 2, 16),  # too long
+        (b"\x01\x17", 1, 16),  # 7, and a bit after it
+        (b"\x02\x02\x01\x04", 1, 64),  # a remainder of 0 in two bits, and a bit after it
         (b"\x02", 1, 64),  # no remainder width
         (b"\x02\x20\x01", 1, 64),  # 32 bits
         (b"\x02\x00\x01", 2, 64),  # one quotient of two

@@ -59,9 +59,10 @@ def read_standing(folder: Path) -> Standing | None:
         return None
 
 
-def save_standing(folder: Path, standing: Standing) -> None:
-    """Writes the standing durably; Declined if the disk does not take it."""
+def save_standing(folder: Path, standing: Standing, durable: bool = True) -> None:
+    """Writes the standing; StateError if the disk does not take it."""
     try:
-        write_whole(folder / _FILE, canonical_json({"session": standing.session, "done": dict(standing.done)}))
+        data = canonical_json({"session": standing.session, "done": dict(standing.done)})
+        write_whole(folder / _FILE, data, durable)
     except OSError as exc:
         raise StateError(f"{folder / _FILE} cannot be written: {exc.strerror}", code=disk_failure(exc).code) from exc

@@ -1,0 +1,128 @@
+"""Which methods cannot be combined, and why. Everything else may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from models.plugins import nearest
+from wire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from coordinator.recipe import Recipe
+
+__all__ = ["check_combination", "check_patterns"]
+
+
+def check_combination(recipe: Recipe) -> None:
+    """Raises ConfigError naming the two settings that do not go together, and why."""
+    for holds, what, why in _RULES:
+        if holds(recipe):
+            raise ConfigError(what, remedy=why)
+
+
+def check_patterns(place: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Raises ConfigError for a pattern that names none of the tensors that travel; "first" and "last" always do."""
+    for pattern in patterns:
+        if pattern not in ("first", "last") and not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"{place}: {pattern!r} fits no trainable tensor", remedy=nearest(pattern, names))
+
+
+def _has(stages: tuple[Mapping[str, Any], ...], name: str) -> bool:
+    return any(stage.get("stage") == name for stage in stages)
+
+
+def _adapts(recipe: Recipe) -> bool:
+    return recipe.schedule.rule != "fixed"
+
+
+def _weights(recipe: Recipe) -> bool:
+    return recipe.uplink.kind == "weights"
+
+
+def _private(recipe: Recipe) -> bool:
+    return recipe.privacy.clip > 0
+
+
+def _late(recipe: Recipe) -> bool:
+    return recipe.devices.late == "fold"
+
+
+_RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
+    (
+        lambda r: _late(r) and _weights(r),
+        'devices.late = "fold" with uplink.kind = "weights"',
+        "late weights would undo newer rounds: send deltas, or refuse late updates",
+    ),
+    (
+        lambda r: r.uplink.feedback and _late(r),
+        'uplink.feedback with devices.late = "fold"',
+        "a device must know what became of its last update before it adds what was left out: refuse late updates",
+    ),
+    (
+        lambda r: r.uplink.feedback and _weights(r),
+        'uplink.feedback with uplink.kind = "weights"',
+        "weights that were not sent are in the next weights already: send deltas, or drop feedback",
+    ),
+    (
+        lambda r: r.uplink.feedback and not r.uplink.stages,
+        "uplink.feedback without stages",
+        "nothing is left out of an update without stages: add some, or drop feedback",
+    ),
+    (
+        lambda r: bool(r.uplink.whole) and r.uplink.scope == "update",
+        'uplink.whole with uplink.scope = "update"',
+        'tensors stand apart only with scope = "tensor": choose it, or leave whole out',
+    ),
+    (
+        lambda r: any(stage.get("by") == "weights" for stage in r.downlink.stages),
+        'downlink.stages with by = "weights"',
+        'a difference on its way down is ranked by its own values: write by = "values"',
+    ),
+    (
+        lambda r: r.uplink.feedback and _private(r),
+        "uplink.feedback with privacy",
+        "what clipping bounds must not come back through the residual: drop one of the two",
+    ),
+    (
+        lambda r: _private(r) and _weights(r),
+        'privacy with uplink.kind = "weights"',
+        "the length of an update bounds what a device gives away, that of its weights does not: send deltas",
+    ),
+    (
+        lambda r: _private(r) and _late(r),
+        'privacy with devices.late = "fold"',
+        "the accountant counts a device once a round: refuse late updates",
+    ),
+    (
+        lambda r: _private(r) and _adapts(r),
+        "privacy with a schedule that follows the loss",
+        "the levels in every plan would tell of the devices' losses without noise: use a fixed schedule",
+    ),
+    (
+        lambda r: r.privacy.mechanism == "tree" and r.server.optimiser == "adam",
+        'privacy.mechanism = "tree" with server.optimiser = "adam"',
+        "the tree's noise cancels only in a linear server step: choose sgd or momentum",
+    ),
+    (
+        lambda r: _adapts(r) and not _has(r.uplink.stages, "levels"),
+        'schedule without a stage "levels" in uplink.stages',
+        'the schedule sets its levels: add { stage = "levels", levels = 1 } to uplink.stages',
+    ),
+    (
+        lambda r: bool(r.personal is not None and (r.train.transforms or r.train.penalty)),
+        "personal models with train.transforms or train.penalty",
+        "personal models have a quantiser of their own, and the global model stays in full precision: drop one of them",
+    ),
+    (
+        lambda r: r.personal is not None and bool(r.trunk),
+        "personal models with a trunk",
+        "a personal model starts from the seed or from the global one: drop the trunk",
+    ),
+    (
+        lambda r: bool(r.trunk) and not r.freeze,
+        "a trunk without freeze",
+        "the trunk holds the frozen tensors: name them in freeze",
+    ),
+)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from edge_agent.worker import KILLED
+from simulation.child import Shares
+from simulation.executor import InlineExecutor, LocalExecutor
+from simulation.jobs import Jobs, JobWorker
+from simulation.run import simulate
+from tests.simulation.orders import echoes, order
+
+
+@pytest.fixture
+def local():
+    executor = LocalExecutor(2)
+    yield executor
+    executor.stop()
+
+
+def ended(executor, count):
+    found, ends_s = [], time.monotonic() + 60
+    while len(found) < count and time.monotonic() < ends_s:
+        found += executor.poll()
+    return found
+
+
+@pytest.mark.parametrize("over", [1.0, 1.5])
+def test_two_workers_give_the_model_of_one_process(tmp_path, over):
+    settings = (f"devices.over={over}", 'uplink.stages=[{stage="topk",share=0.1}]', "uplink.feedback=true")
+    orders = [echoes(tmp_path / str(count), *settings, devices=7, workers=count) for count in (0, 2)]
+    one, two = (simulate(each) for each in orders)
+    assert two["model_digest"] == one["model_digest"]
+    assert two["updates"] == one["updates"] == 12
+
+
+@pytest.mark.long  # three processes load torch
+def test_two_workers_train_the_model_of_one_process(tmp_path):
+    one, two = (simulate(order(tmp_path / str(count), workers=count)) for count in (0, 2))
+    assert two["model_digest"] == one["model_digest"]
+    assert two["accuracy_by_round"] == one["accuracy_by_round"]
+
+
+def test_a_killed_worker_is_replaced_and_its_device_trained_again(tmp_path):
+    killed = []
+
+    def watch(world):
+        busy = [slot for slot in world.jobs.executor.slots if slot.token]
+        if world.federation.state.number == 1 and busy and not killed:
+            killed.append(busy[0].errand.child.process.pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    ordered = [echoes(tmp_path / str(count), 'model="vector-200000"', workers=count) for count in (0, 1)]
+    undisturbed, found = simulate(ordered[0]), simulate(ordered[1], watch)
+    assert killed
+    assert found["model_digest"] == undisturbed["model_digest"]
+    assert "job-failed" in (tmp_path / "1" / "events.log").read_text()
+
+
+def test_every_job_gets_its_own_answer(local):
+    tokens = [local.start({"device": str(at)}, b"") for at in range(5)]
+    found = ended(local, 5)
+    assert sorted(token for token, _ in found) == tokens
+    assert {result.code for _, result in found} == {"E-TRAIN"}  # such a header says nothing
+
+
+def test_a_job_that_is_dropped_is_never_answered(local):
+    first, second, third = (local.start({"device": str(at)}, b"") for at in range(3))
+    local.drop(first)  # it runs
+    local.drop(third)  # it waits, or has just begun
+    assert [token for token, _ in ended(local, 1)] == [second]
+    assert not local.waiting
+    assert ended_at_rest(local)
+
+
+def ended_at_rest(executor):
+    return not executor.wake and not executor.poll()
+
+
+def test_a_dead_worker_is_told_by_its_code(local):
+    token = local.start({"device": "a"}, b"")
+    child = local.slots[0].errand.child
+    os.kill(child.process.pid, signal.SIGKILL)
+    ((found, result),) = ended(local, 1)
+    assert (found, result.code) == (token, KILLED)
+    assert "SIGKILL" in result.reason
+    again = local.start({"device": "a"}, b"")
+    assert [(token, result.code) for token, result in ended(local, 1)] == [(again, "E-TRAIN")]
+
+
+def test_results_are_known_together():
+    jobs = Jobs(InlineExecutor())
+    workers = [JobWorker(jobs) for _ in range(3)]
+    for worker in workers:
+        worker.start({}, b"")
+    seen = []
+    assert not any(worker.ready for worker in workers)
+    jobs.gather(lambda: seen.append(len(jobs.running)))
+    assert seen == [2, 1, 0]
+    workers[1].stop()
+    assert [worker.ready for worker in workers] == [True, False, True]
+    assert workers[0].poll(0.0).code == "E-TRAIN"
+    assert workers[0].poll(0.0) is None
+
+
+def test_examples_are_those_that_a_device_reads_itself():
+    from edge_agent.config import DataConfig
+    from edge_agent.training.local_data import local_data
+    from models.archs import spec_of
+
+    spec = spec_of("mlp", (1, 8, 8), 10, 1)
+    configs = [DataConfig("digits", None, "dirichlet:0.5", 5, at, 7, 200) for at in range(5)]
+    examples = Shares(most_bytes=1)
+    for config in [*configs, configs[0]]:
+        own, found = local_data(config, spec), examples(config, spec)
+        assert (own.x == found.x).all() and (own.y == found.y).all()
+        assert len(examples.newest) == 1
+    assert len(examples.parts) == 1
+
+
+def test_a_device_without_a_split_reads_all():
+    from edge_agent.config import DataConfig
+    from models.archs import spec_of
+
+    assert len(Shares()(DataConfig("digits"), spec_of("mlp", (1, 8, 8), 10, 1))) == 1437
