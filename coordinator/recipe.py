@@ -26,6 +26,7 @@ from models.archs import spec_of
 from models.tasks import task
 from wire.errors import ConfigError
 from wire.settings import check_range, parse_setting, read_toml, settings_from
+from wire.spec import ModelSpec
 
 __all__ = ["Recipe", "load_recipe", "recipe_from_json", "recipe_names"]
 
@@ -42,6 +43,7 @@ class Recipe:
     model: str = ""
     seed: int = 1
     rounds: int = 10
+    start: str = "uniform"
     freeze: tuple[str, ...] = ()
     devices: Devices = field(default_factory=Devices)
     split: Split = field(default_factory=Split)
@@ -56,13 +58,20 @@ class Recipe:
     trunk: str = ""
 
     def __post_init__(self) -> None:
-        goal = task(self.task)
-        spec = spec_of(self.model or goal.arch, goal.input, goal.outputs, self.seed, self.freeze)
+        if self.start not in ("uniform", "normal"):
+            raise ConfigError(f"start = {self.start!r}", remedy='choose "uniform" or "normal"')
+        spec = self.spec
         check_patterns("uplink.whole", self.uplink.whole, [tensor.name for tensor in spec.trainable])
         check_range("rounds", self.rounds, 1, 1_000_000)
         check_range("seed", self.seed, 0, (1 << 63) - 1)
         check_personal(self.personal)
         check_combination(self)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Returns the net."""
+        goal, bell = task(self.task), self.start == "normal"
+        return spec_of(self.model or goal.arch, goal.input, goal.outputs, self.seed, self.freeze, bell=bell)
 
     @property
     def split_rule(self) -> str:

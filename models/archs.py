@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import sqrt
 from typing import Any
 
 from models import layouts
@@ -84,14 +85,18 @@ def tensors_of(text: str, shape: tuple[int, ...], outputs: int) -> tuple[TensorS
     return listed(text, shape, outputs)
 
 
-def spec_of(arch: str, input: Iterable[int], outputs: int, seed: int, freeze: Sequence[str] = ()) -> ModelSpec:
-    """Returns the ModelSpec of an architecture.
+def spec_of(
+    arch: str, input: Iterable[int], outputs: int, seed: int, freeze: Sequence[str] = (), *, bell: bool = False
+) -> ModelSpec:
+    """Returns the ModelSpec of an architecture; with `bell` its tensors start near normal, equally wide.
 
     `freeze` names the tensors that keep their seeded values and never travel: exact names, patterns as in fnmatch
     (`conv*`), or `largest`, the tensor with most elements (the first of equals).
     """
     shape = tuple(input)
     tensors = tensors_of(arch, shape, outputs)
+    if bell:
+        tensors = tuple(replace(one, spread=one.spread / sqrt(3.0), bell=bool(one.spread)) for one in tensors)
     still = _chosen(tensors, freeze)
     trainable = tuple(tensor for tensor in tensors if tensor.name not in still)
     if not trainable:

@@ -1,6 +1,7 @@
 """What a model consists of, by name and shape; nothing here loads NumPy.
 
-A tensor starts as `fill + U(-spread, spread)`, drawn from the stream named (seed, tensor name): see models/init.py.
+A tensor starts as `fill + U(-spread, spread)`, or, with `bell`, as `fill + spread * N` with N close to a normal number;
+both are drawn from the stream named (seed, tensor name): see models/init.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     fill: float = 0.0
     spread: float = 0.0
+    bell: bool = False
 
     @property
     def count(self) -> int:
@@ -57,9 +59,17 @@ class ModelSpec:
         """Returns the number of trainable elements."""
         return sum(tensor.count for tensor in self.trainable)
 
+    @property
+    def bell(self) -> bool:
+        """Tells whether the tensors that are drawn start near normal."""
+        return any(tensor.bell for tensor in (*self.trainable, *self.frozen))
+
     def to_json(self) -> dict[str, Any]:
-        """Returns the spec as plain JSON values."""
-        return asdict(self)
+        """Returns the spec as plain JSON values; a tensor that has no `bell` does not say so."""
+        table = asdict(self)
+        for part in ("trainable", "frozen"):
+            table[part] = [{k: v for k, v in tensor.items() if k != "bell" or v} for tensor in table[part]]
+        return table
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelSpec:
@@ -88,7 +98,10 @@ def _tensor(value: Mapping[str, Any]) -> TensorSpec:
         raise ValueError(f"tensor {value['name']!r} has shape {shape}; every side must be at least 1")
     if prod(shape) > _MOST_ELEMENTS:
         raise ValueError(f"tensor {value['name']!r} has more than {_MOST_ELEMENTS} elements")
-    return TensorSpec(str(value["name"]), shape, _number(value["fill"]), _number(value["spread"]))
+    bell = value.get("bell", False)
+    if not isinstance(bell, bool):
+        raise ValueError(f"tensor {value['name']!r}: bell = {bell!r} is neither true nor false")
+    return TensorSpec(str(value["name"]), shape, _number(value["fill"]), _number(value["spread"]), bell)
 
 
 def _number(value: object) -> float:

@@ -24,9 +24,8 @@ from coordinator.rounds.accept import decode_accepted
 from coordinator.rounds.book import Counted
 from coordinator.rounds.descent import chain_of, descend, named
 from coordinator.rounds.phases import RoundRow
-from models.archs import edge_name, spec_of
+from models.archs import edge_name
 from models.init import initial
-from models.tasks import task
 from models.trunk import read_arrays
 from wire.bits import Bits
 from wire.errors import StateError, WireError
@@ -70,8 +69,8 @@ class Planner:
         for name in ("blobs", "journal", "checkpoints", "inbox"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             sweep_drafts(self.folder / name)
-        recipe, goal = self.recipe, task(self.recipe.task)
-        self.spec = spec_of(recipe.model or goal.arch, goal.input, goal.outputs, recipe.seed, recipe.freeze)
+        recipe = self.recipe
+        self.spec = recipe.spec
         first = initial(self.spec)
         self.initial_digest = params_digest(first)
         if not self.checkpoint(_START).exists():

@@ -108,7 +108,7 @@ def _spec(job: Job) -> ModelSpec:
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise WireError(f"spec {job.plan.spec[:12]} cannot be read: {exc}") from exc
     frozen = tuple(tensor.name for tensor in spec.frozen)
-    own = spec_of(spec.arch, spec.input, spec.outputs, spec.seed, frozen)
+    own = spec_of(spec.arch, spec.input, spec.outputs, spec.seed, frozen, bell=spec.bell)
     if spec_digest(own) != job.plan.spec:
         raise Declined(
             f"this device's {spec.arch!r} is not the coordinator's",

@@ -166,7 +166,7 @@ def _student(role: _Role, now: _Round, memory: Mapping[str, Array]) -> Student:
 def _own_spec(spec: ModelSpec, personal: Personal) -> ModelSpec:
     if not personal.arch or find_arch(personal.arch)[::2] == find_arch(spec.arch)[::2]:
         return spec
-    return spec_of(personal.arch, spec.input, spec.outputs, spec.seed)
+    return spec_of(personal.arch, spec.input, spec.outputs, spec.seed, bell=spec.bell)
 
 
 def _quantised_names(net: nn.Module, spec: ModelSpec, personal: Personal) -> list[str]:

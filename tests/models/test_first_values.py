@@ -7,8 +7,9 @@ import numpy as np
 
 from models.archs import spec_of
 from models.init import first_values, frozen, initial
+from wire.bits import Bits
 from wire.params import params_digest
-from wire.spec import TensorSpec
+from wire.spec import ModelSpec, TensorSpec
 
 GOLDEN = ["0x1.3dd0640000000p-1", "0x1.d8e6e40000000p-2", "0x1.291c880000000p-2", "0x1.2cbcfc0000000p-2"]
 CODE = (
@@ -58,3 +59,26 @@ def test_spread_and_fill():
     assert abs(values.mean() - 1.0) < 0.01
     assert abs(values.std() - 0.5 / 3**0.5) < 0.01
     assert first_values(1, TensorSpec("x", (2, 2), 1.0)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_a_bell_is_nearly_normal_and_as_wide_as_said():
+    tensor = TensorSpec("x", (100, 2000), 1.0, 0.5, bell=True)
+    values = first_values(1, tensor).astype(np.float64) - 1.0
+    assert abs(values.mean()) < 0.005
+    assert abs(values.std() - 0.5) < 0.005
+    assert abs((values**4).mean() / (values**2).mean() ** 2 - 2.9) < 0.05
+    bits = Bits.of(1, "x")
+    total = bits.uniform(200_000)
+    for _ in range(11):
+        total = total + bits.uniform(200_000)
+    assert np.array_equal(first_values(1, tensor).ravel(), (total - np.float32(6)) * np.float32(0.5) + np.float32(1))
+
+
+def test_a_normal_start_has_the_spread_of_a_uniform_one_and_leaves_constants():
+    even, bell = (spec_of("resnet8", (1, 8, 8), 10, 1, bell=bell) for bell in (False, True))
+    for one, other in zip(even.trainable, bell.trainable, strict=True):
+        assert other.bell == bool(one.spread)
+        assert other.spread == one.spread / 3**0.5
+        assert other.fill == one.fill
+    assert ModelSpec.from_json(bell.to_json()) == bell
+    assert "bell" not in str(even.to_json())

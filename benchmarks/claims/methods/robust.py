@@ -14,7 +14,7 @@ from benchmarks.claims.trial import Trial
 
 __all__ = ["CLAIMS", "TRIALS"]
 
-_COMMON = ("task=digits", "devices.goal=10", "train.epochs=2", "train.batch=16", "train.momentum=0.0")
+_COMMON = ("start=normal", "task=digits", "devices.goal=10", "train.epochs=2", "train.batch=16", "train.momentum=0.0")
 _BITS = "evaluate.bits=[8, 6, 5, 4, 3, 2]"
 _NARROW = (*_COMMON, _BITS, "model=mlp-24-24-24", "rounds=60", "train.rate=0.05")
 _WIDE = (*_COMMON, _BITS, "model=mlp-128-64", "rounds=40", "train.rate=0.1", "split.rule=dirichlet:0.5")
