@@ -23,7 +23,7 @@ from wire.messages.reports import Ask, Span
 from wire.pieces.assembly import Assembly
 from wire.pieces.chunks import Chunk
 
-__all__ = ["Fetch", "held_models", "plan_fetch", "prune"]
+__all__ = ["Fetch", "held_models", "older_deltas", "plan_fetch", "prune"]
 
 _SILENCE_S = 2.0
 _LONGEST_SILENCE_S = 60.0
@@ -134,7 +134,7 @@ def plan_fetch(plan: RoundPlan, store: Path) -> Fetch:
     Where only a snapshot would lead there, the chain of older deltas is fetched first: they may be fewer bytes.
     """
     cached = [path.name for path in store.iterdir() if len(path.name) == 64]
-    known = _chain(store / plan.chain) if plan.chain in cached else ()
+    known = older_deltas(plan, store)
     path = shortest_path((*plan.blobs, *known), [plan.initial, *held_models(store)], plan.base, cached)
     look = bool(plan.chain) and not known and any(not ref.source and ref.digest not in cached for ref in path)
     sizes = {plan.spec: plan.spec_bytes, plan.trunk: plan.trunk_bytes}
@@ -145,8 +145,11 @@ def plan_fetch(plan: RoundPlan, store: Path) -> Fetch:
     return Fetch(store, tuple(ref.digest for ref in path), wanted, follows=look)
 
 
-def _chain(path: Path) -> tuple[BlobRef, ...]:
-    """Returns the older deltas, or none if the file is not what its name says."""
+def older_deltas(plan: RoundPlan, store: Path) -> tuple[BlobRef, ...]:
+    """Returns the deltas of the plan's chain, or none if it is not there, or not what its name says."""
+    path = store / plan.chain
+    if not plan.chain or not path.is_file():
+        return ()
     data = path.read_bytes()
     if sha256(data).hexdigest() != path.name:
         path.unlink(missing_ok=True)

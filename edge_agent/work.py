@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import AgentConfig
-from edge_agent.fetch import Fetch, held_models, plan_fetch, prune
+from edge_agent.fetch import Fetch, held_models, older_deltas, plan_fetch, prune
 from edge_agent.kept.memory import MEMORY
 from edge_agent.upload import Upload
 from edge_agent.worker import KILLED, Result, Worker
@@ -42,7 +42,7 @@ class Work:
     @classmethod
     def begin(cls, plan: RoundPlan, frame: bytes, store: Path, now_s: float) -> Work:
         """Returns the work at its start; what no later plan can build upon leaves the store first."""
-        prune(store, _useful(plan) | set(held_models(store) if plan.chain else ()))
+        prune(store, _useful(plan) | _on_the_way(plan, store))
         fetch = plan_fetch(plan, store)
         fetch.asked_s = now_s
         return cls(plan, frame, fetch, tuple(fetch.wanted), ends_s=now_s + plan.deadline_s)
@@ -120,6 +120,13 @@ class Work:
                 "examples": data.examples,
             },
         }
+
+
+def _on_the_way(plan: RoundPlan, store: Path) -> set[str]:
+    """Returns what the plan's chain may lead along: the chain, its deltas, and every model that is held."""
+    if not plan.chain:
+        return set()
+    return {plan.chain, *held_models(store), *(ref.digest for ref in older_deltas(plan, store))}
 
 
 def _useful(plan: RoundPlan) -> set[str]:

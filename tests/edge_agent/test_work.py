@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 
 from edge_agent.config import DataConfig, TrainConfig
@@ -10,7 +11,8 @@ from edge_agent.worker import KILLED, Result
 from models.init import initial
 from tests.edge_agent.boards import config, echo_spec, keep, plan, spec_bytes
 from wire.errors import Declined, WireError
-from wire.messages.blob import snapshot_blob
+from wire.messages.blob import Downlink, delta_blob, digest_bytes, snapshot_blob
+from wire.messages.chain import encode_chain
 from wire.messages.plan import encode_plan
 from wire.params import params_digest
 from wire.pieces.chunks import Chunk
@@ -131,3 +133,33 @@ def test_tidy_keeps_what_the_next_round_may_build_upon(tmp_path):
         f"{plan(SPEC).base}.model",
     }
     assert old not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_restart_in_the_middle_of_the_chain_keeps_what_leads_along_it(tmp_path):
+    models, steps = [initial(SPEC)], []
+    for number in range(6):
+        wanted = {name: values + np.float32(0.25) for name, values in models[-1].items()}
+        ref, data, reached = delta_blob(
+            wanted, models[-1], SPEC, Downlink(({"stage": "levels", "levels": 7},)), (number,)
+        )
+        models.append(reached)
+        steps.append((ref, data))
+    refs = [ref for ref, _ in steps]
+    snapshot, _ = snapshot_blob(models[-1], SPEC)
+    chain = encode_chain(refs[:2])
+    asked = replace(
+        plan(SPEC),
+        base=params_digest(models[-1]),
+        initial=params_digest(models[0]),
+        blobs=(*refs[2:], replace(snapshot, size=1 << 20)),
+        chain=digest_bytes(chain),
+        chain_bytes=len(chain),
+    )
+    keep(tmp_path, spec_bytes(SPEC))
+    assert set(begun(tmp_path, asked).fetch.wanted) == {asked.chain}  # the snapshot is not asked for yet
+    keep(tmp_path, chain)
+    keep(tmp_path, steps[0][1])
+    again = begun(tmp_path, asked)
+    assert not again.fetch.follows
+    assert again.fetch.path == tuple(ref.digest for ref in refs)
+    assert set(again.fetch.wanted) == {ref.digest for ref in refs[1:]}
