@@ -10,8 +10,10 @@ from pathlib import Path
 from coordinator.federation import Federation
 from coordinator.front.report import write_report
 from coordinator.home import Home, open_home
+from coordinator.learning.epsilon import epsilon
 from coordinator.learning.evaluator import ChildEvaluator
 from coordinator.recipe import Recipe
+from wire.errors import BitfleetError
 from wire.events import log_event
 from wire.links.link import Link
 from wire.links.mqtt import MqttTransport
@@ -44,6 +46,7 @@ def serve(
         transport = _transport(serving, home)
         evaluator = ChildEvaluator()
         federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)
+        _warn_of_privacy(federation.state.planner.recipe)
         log_event("serving", run=name, home=serving.home, key=home.public_key)
         try:
             while not federation.over:
@@ -57,6 +60,18 @@ def serve(
             farewell = encode_state(DeviceState("disconnected", home.session))
             transport.close(Message(Topics(serving.fleet).coordinator, farewell))
     return name
+
+
+def _warn_of_privacy(recipe: Recipe) -> None:
+    """Says before a private run what it will have spent at its end, and in plain words where that means little."""
+    if not recipe.privacy.clip:
+        return
+    try:
+        spent = epsilon(recipe.privacy, recipe.rounds, recipe.devices.goal)
+    except BitfleetError as exc:
+        log_event("privacy", epsilon="unknown", reason=str(exc))
+        return
+    log_event("privacy", epsilon=f"{spent.epsilon:.3g}", delta=spent.delta, warning=spent.warning or "none")
 
 
 def _transport(serving: Serving, home: Home) -> MqttTransport:

@@ -172,11 +172,11 @@ class Conductor:
             self._abandon(row, f"the updates cannot be folded: {exc}")
             return
         self.folding = None
-        updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in state.book.counted(row.number)]
+        counted = state.book.counted(row.number)
+        updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in counted]
         with state.database.change():
-            state.row = advance(
-                state.database, row, Phase.EVALUATION, model=state.planner.model_digest, updates=updates
-            )  # fmt: skip
+            said = {"updates": updates, "update_bytes": sum(c.size for c in counted)}
+            state.row = advance(state.database, row, Phase.EVALUATION, model=state.planner.model_digest, **said)
 
     def _evaluate(self, row: RoundRow, now_s: float) -> None:
         planner = self.state.planner
