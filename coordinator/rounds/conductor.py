@@ -175,7 +175,7 @@ class Conductor:
         counted = state.book.counted(row.number)
         updates = [{"device": c.device, "round": c.round, "digest": c.digest} for c in counted]
         with state.database.change():
-            said = {"updates": updates, "update_bytes": sum(c.size for c in counted)}
+            said: dict[str, Any] = {"updates": updates, "update_bytes": sum(c.size for c in counted)}
             state.row = advance(state.database, row, Phase.EVALUATION, model=state.planner.model_digest, **said)
 
     def _evaluate(self, row: RoundRow, now_s: float) -> None:
