@@ -31,7 +31,7 @@ def session(asked: argparse.Namespace, chapter: Chapter) -> Result:
     if asked.list:
         _list(wanted, runs, store)
         return Result({})
-    runs = [trial for trial in runs if asked.long or asked.only or not trial.long]
+    runs = [trial for trial in runs if not trial.real and (asked.long or asked.only or not trial.long)]
     run_pieces(pieces_of(runs, asked.seeds), store, asked.work or _work(), asked.fresh)
     return _result(verdicts(wanted, store, trials))
 

@@ -17,7 +17,8 @@ class Trial:
     """What to simulate. `devices` is the size of the fleet, 0 for as many as a round needs.
 
     `long` trials take ten minutes or more and run only when asked for. `offset` is added to the seed, so that a trial
-    that chooses a setting never sees the seeds of the trials that are judged.
+    that chooses a setting never sees the seeds of the trials that are judged. `real` trials are not simulated: another
+    benchmark runs them with real processes and leaves their figures in the same store.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Trial:
     devices: int = 0
     long: bool = False
     offset: int = 0
+    real: bool = False
 
 
 def recipe_of(trial: Trial, seed: int) -> Recipe:

@@ -105,8 +105,9 @@ def agent_config(
     ]
     lines += [f'coordinator_key = "{key}"'] if key else []
     lines += ["", "[data]", *(f"{name} = {json.dumps(value)}" for name, value in data.items())]
-    lines += ["", "[train]", "nice = 0"]
-    lines += ["", "[personal]", *(f"{name} = {json.dumps(value)}" for name, value in personal.items())]
+    if personal:
+        lines += ["", "[personal]", *(f"{name} = {json.dumps(value)}" for name, value in personal.items())]
+    lines += ["", "[train]", "nice = 0"]  # last: who takes this text may add to it
     return "\n".join([*lines, ""])
 
 
