@@ -6,12 +6,12 @@ __all__ = ["EXPLAINED"]
 
 EXPLAINED: dict[str, str] = {
     "qr-kure-drop": (
-        "a penalty on the shape of the weights does not know the grid. The note measured a drop of 7 points in the same"
-        " setting, so the other reading of the row (its full-precision accuracy costs nothing) is the one that can hold."
+        "a penalty on the shape of the weights does not know the grid. The note measured a drop of 7 points in the"
+        " same setting, so the other reading of the row (its full-precision accuracy costs nothing) is the one that can hold."
     ),
     "qr-qat4-at-3": (
-        "QAT-4 is better at 3 bits than FedAvg, by about as much as its spread over the seeds: training on a coarse grid"
-        " helps next to it too. The claim that it is of no use there does not hold here."
+        "QAT-4 is better at 3 bits than FedAvg, by about as much as it spreads over the seeds: training on a coarse"
+        " grid helps next to it too. The claim that it is of no use there does not hold here."
     ),
     "aq-a-against-8bit": (
         "0.50 to loss 0.1, and 0.61 to loss 0.02, which is what counts here: by then there are 30 and more levels."
