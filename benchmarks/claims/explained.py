@@ -7,7 +7,7 @@ __all__ = ["EXPLAINED"]
 EXPLAINED: dict[str, str] = {
     "qr-kure-drop": (
         "a penalty on the shape of the weights does not know the grid. The note measured a drop of 7 points in the"
-        " same setting, so the other reading of the row (its full-precision accuracy costs nothing) is the one that can hold."
+        " same setting, so the other reading of the row (full precision costs nothing) is the one that can hold."
     ),
     "qr-qat4-at-3": (
         "QAT-4 is better at 3 bits than FedAvg, by about as much as it spreads over the seeds: training on a coarse"

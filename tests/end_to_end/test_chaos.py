@@ -83,12 +83,13 @@ AGENT_POINTS = [
     *around("edge_agent.upload:Upload.send"),
     *around("edge_agent.upload:Upload.sent"),
     *around("edge_agent.agent:Agent._settle"),
+    *around("edge_agent.agent:settle_memory"),
     *around("edge_agent.agent:save_standing", 2),
     *around("edge_agent.agent:remove"),
 ]
 CHILD_POINTS = [
     *around("edge_agent.training.job:run_job"),
-    *around("edge_agent.training.job:encode_update"),
+    *around("edge_agent.training.job:encoded"),
     *around("edge_agent.training.job:write_whole", 1, 2),
     *around("wire.pieces.assembly:os.fsync", 1, 2),
 ]
