@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +55,22 @@ def demo_command(options: argparse.Namespace) -> int:
 
 def status_command(options: argparse.Namespace) -> int:
     """Prints where a run stands."""
-    with_database = _open(options)
-    run = options.run or _newest(with_database)
-    facts: dict[str, Any] = figures_of(with_database.ledger(run))
-    row = last_round(with_database, run)
-    if row is not None and not row.over:
-        outcomes = Book(with_database, run).outcomes(row.number)
-        facts |= {"round": row.number, "phase": row.phase.value}
-        facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
+    with closing(_open(options)) as database:
+        run = options.run or _newest(database)
+        facts: dict[str, Any] = figures_of(database.ledger(run))
+        row = last_round(database, run)
+        if row is not None and not row.over:
+            outcomes = Book(database, run).outcomes(row.number)
+            facts |= {"round": row.number, "phase": row.phase.value}
+            facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
     _print(options, facts)
     return 0
 
 
 def devices_command(options: argparse.Namespace) -> int:
     """Prints the devices."""
-    rows = _open(options).rows("SELECT * FROM devices ORDER BY device")
+    with closing(_open(options)) as database:
+        rows = database.rows("SELECT * FROM devices ORDER BY device")
     devices = [{**dict(row), "info": json.loads(row["info"])} for row in rows]
     _print_table(options, devices, ("device", "state", "code", "reason", "last_seen"))
     return 0
@@ -76,9 +78,9 @@ def devices_command(options: argparse.Namespace) -> int:
 
 def runs_command(options: argparse.Namespace) -> int:
     """Prints all runs."""
-    database = _open(options)
-    names = [row["run"] for row in database.rows("SELECT run FROM runs ORDER BY created")]
-    figures = [figures_of(database.ledger(name)) for name in names if options.run in ("", name)]
+    with closing(_open(options)) as database:
+        names = [row["run"] for row in database.rows("SELECT run FROM runs ORDER BY created")]
+        figures = [figures_of(database.ledger(name)) for name in names if options.run in ("", name)]
     _print_table(options, figures, ("run", "recipe", "task", "status", "rounds", "accuracy", "bytes_up", "seconds"))
     return 0
 
@@ -120,7 +122,8 @@ def _serving(options: argparse.Namespace) -> Serving:
 
 
 def _finished(options: argparse.Namespace, run: str) -> int:
-    facts = figures_of(_open(options).ledger(run))
+    with closing(_open(options)) as database:
+        facts = figures_of(database.ledger(run))
     _print(options, facts)
     return 0 if facts["status"] == "done" else 1
 
@@ -137,8 +140,8 @@ def _newest(database: Database) -> str:
 
 
 def _open_run(home: Path, name: str) -> str:
-    database = open_database(home / "fleet.sqlite", read_only=True)
-    rows = database.rows("SELECT run, status FROM runs ORDER BY created DESC")
+    with closing(open_database(home / "fleet.sqlite", read_only=True)) as database:
+        rows = database.rows("SELECT run, status FROM runs ORDER BY created DESC")
     for row in rows:
         reported = (home / "runs" / row["run"] / "report.json").exists()
         unfinished = row["status"] == "open" or not reported

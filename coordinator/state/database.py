@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,17 +117,19 @@ def open_database(path: Path, read_only: bool = False, durable: bool = True) -> 
 
     Without `durable` a power cut may take the newest changes, never a killed process.
     """
-    try:
-        if read_only:
-            link = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        else:
-            link = sqlite3.connect(path, isolation_level=None)
-            link.execute("PRAGMA journal_mode = WAL")
-            link.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-            link.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")  # whoever reads sees all tables or none
-        link.execute("PRAGMA busy_timeout = 5000")
-        link.execute("SELECT count(*) FROM runs").fetchone()
-    except sqlite3.Error as exc:
-        raise StateError(f"{path}: {exc}", remedy="name the folder that `bitfleet serve` or `demo` made") from exc
+    with ExitStack() as undo:
+        try:
+            mode = "ro" if read_only else "rwc"
+            link = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+            undo.callback(link.close)  # Python 3.13 warns of a connection that is left open
+            if not read_only:
+                link.execute("PRAGMA journal_mode = WAL")
+                link.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+                link.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")  # whoever reads sees all tables or none
+            link.execute("PRAGMA busy_timeout = 5000")
+            link.execute("SELECT count(*) FROM runs").fetchone()
+        except sqlite3.Error as exc:
+            raise StateError(f"{path}: {exc}", remedy="name the folder that `bitfleet serve` or `demo` made") from exc
+        undo.pop_all()
     link.row_factory = sqlite3.Row
     return Database(link)
