@@ -33,6 +33,11 @@ _CELLS: dict[str, Callable[[Figures], str]] = {
     ),
     "codec": lambda f: f"{f['encode_over_bare']:.2f}, {f['decode_over_bare']:.2f}",
     "install": lambda f: f"{f['environment_mb']:.1f} MB, {f['distributions']} distributions",
+    "simulate": lambda f: f"{f['trained_over_trainer']:.2f}, {f['trained_over_numpy']:.2f}",
+    "combined": lambda f: (
+        f"{f['required tg-leaf-up']:.0f} times, {f['required tg-leaf-both']:.0f} times,"
+        f" {f['required tg-leaf-4bit']:.1f} points; one seed"
+    ),
     "peers.flower": lambda f: (
         f"{f['flower_round_s']:.2f} s against {f['bitfleet_round_s']:.2f} s: {f['round_ratio']:.0f} times"
     ),
@@ -54,7 +59,10 @@ def main() -> int:
 
 
 def _cell(name: str) -> str:
-    return _CELLS[name](json.loads((RESULTS / f"{name}.json").read_text())["figures"])
+    """Returns a cell from a result's figures, and from what its limits were held against as `required NAME`."""
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    required = {f"required {limit['name']}": limit["value"] for limit in result["requirements"]}
+    return _CELLS[name]({**result["figures"], **required})
 
 
 if __name__ == "__main__":
