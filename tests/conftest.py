@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from coordinator.broker import start_broker
@@ -13,6 +15,10 @@ from wire.links.mqtt import MqttTransport
 from wire.transport import Up
 
 FAST = Backoff(base_s=0.02, cap_s=0.1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs so, and what they start inherits it: Ctrl-C could not be tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def started(kind, folder, settings=None):
