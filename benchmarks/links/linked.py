@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,9 @@ from benchmarks.links.namespaces import Nets, namespaces
 from benchmarks.links.relay import relays
 from coordinator.broker import start_broker
 from wire.errors import TransportError
-from wire.pipe import die_with_parent
 from wire.sign import make_key
 
-__all__ = ["DOWN_BITS_S", "UP_BITS_S", "Linked", "linked", "start_within"]
+__all__ = ["DOWN_BITS_S", "UP_BITS_S", "Linked", "linked"]
 
 UP_BITS_S = 1_000_000
 DOWN_BITS_S = 4_000_000
@@ -50,24 +47,6 @@ def linked(folder: Path, count: int, kind: str, how: str) -> Iterator[Linked]:
         if made is None and how == "namespaces":
             raise TransportError("no network namespaces here", remedy="be root and install ip, tc and mosquitto")
         yield made or _behind_relays(stack, folder, count, kind)
-
-
-@contextmanager
-def start_within(words: Sequence[str], log: Path, module: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs `WORDS python -m MODULE OPTIONS` with its output in a log; ends it when the block is left."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*words, sys.executable, "-m", module, *options], stdout=output, stderr=output, preexec_fn=die_with_parent
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _in_namespaces(stack: ExitStack, folder: Path, nets: Nets) -> Linked:

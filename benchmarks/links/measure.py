@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks.claims.trial import Trial, recipe_of
 from benchmarks.fleet.ledger import Line, await_published, ledger
 from benchmarks.fleet.processes import Fleet
-from benchmarks.links.linked import Linked, linked, start_within
+from benchmarks.links.linked import Linked, linked
 from benchmarks.links.rounds import link_figures, round_parts
-from coordinator.front.demo import FLEET, agent_config, provide_data
+from coordinator.front.demo import FLEET, agent_config, provide_data, start_python
 from coordinator.recipe import Recipe
 
 __all__ = ["PARTS", "measure"]
@@ -53,7 +53,7 @@ def _run(links: Linked, recipe: Recipe) -> list[Line]:
         config = place.folder / f"{device}.toml"
         config.write_text(_config(place, recipe, at, url))
         log, words = place.folder / f"{device}.log", ("run", "--config", str(config))
-        place.devices.append(place.stack.enter_context(start_within(within, log, "edge_agent", *words)))
+        place.devices.append(place.stack.enter_context(start_python(log, "edge_agent", *words, within=within)))
     for count in range(1, recipe.rounds + 1):
         await_published(place, coordinator, count)
     coordinator.wait(60)

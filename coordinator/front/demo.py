@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +70,17 @@ def run_demo(options: DemoOptions) -> int:
 
 
 @contextmanager
-def start_python(log: Path, module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs `python -m MODULE WORDS` with its output in a log; ends it kindly, then firmly, when the block is left."""
+def start_python(log: Path, module: str, *words: str, within: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs `python -m MODULE WORDS` with its output in a log; ends it kindly, then firmly, when the block is left.
+
+    `within` are words to put before the command, such as those that enter a network namespace.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *words], stdout=output, stderr=output, preexec_fn=die_with_parent
+            [*within, sys.executable, "-m", module, *words],
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,
         )
     try:
         yield process

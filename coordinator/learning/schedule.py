@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from coordinator.recipes.sections import Schedule
@@ -33,10 +33,6 @@ class Course:
     levels: int
     first_loss: float = 0.0
     first_rate: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the course as plain JSON values."""
-        return asdict(self)
 
 
 def first_course(settings: Schedule, rate: float) -> Course:

@@ -62,6 +62,7 @@ class Planner:
     state: ServerState = field(init=False)
     initial_digest: str = field(init=False)
     trunk: str = field(init=False, default="")
+    whole: tuple[str, ...] = field(init=False)
     base: str = field(init=False)
     model_digest: str = field(init=False)
 
@@ -71,6 +72,8 @@ class Planner:
             sweep_drafts(self.folder / name)
         recipe = self.recipe
         self.spec = recipe.spec
+        # Once, not for every piece of an update: "first" and "last" are looked up in the whole net.
+        self.whole = tuple(edge_name(self.spec, name) for name in recipe.uplink.whole)
         first = initial(self.spec)
         self.initial_digest = params_digest(first)
         if not self.checkpoint(_START).exists():
@@ -95,11 +98,6 @@ class Planner:
         up, most = self.recipe.uplink, Course(self.recipe.schedule.most)
         stages = scheduled(up.stages, most, self.recipe.schedule)
         return Codec.of(self.spec.trainable, stages, up.scope, self.whole).most_bytes + MAX_HEADER_BYTES + FRAME_BYTES
-
-    @property
-    def whole(self) -> tuple[str, ...]:
-        """Returns the patterns of tensors that no top-k thins; "first" and "last" are weights of the net."""
-        return tuple(edge_name(self.spec, name) for name in self.recipe.uplink.whole)
 
     @property
     def blob_digests(self) -> set[str]:
