@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import rmtree
 
 from wire.errors import WireError
 from wire.messages.reports import Ask, Span
@@ -20,11 +19,19 @@ _MOST_RANGES = 4096  # pieces come in order but for those of one window: many ga
 
 @dataclass(slots=True)
 class Intake:
-    """`folder` holds what is unfinished, and for a moment what is finished and not yet judged."""
+    """`folder` holds what is unfinished, and for a moment what is finished and not yet judged: DEVICE.DIGEST.*.
+
+    `left` are the files that an earlier process left, by device.
+    """
 
     folder: Path
     parts: dict[str, Assembly] = field(default_factory=dict)
     durable: bool = True
+    left: dict[str, list[Path]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in self.folder.iterdir():
+            self.left.setdefault(path.name.split(".")[0], []).append(path)
 
     def take(self, device: str, chunk: Chunk) -> Path | None:
         """Puts a piece where it belongs; returns the whole update's file when nothing is missing and it is right."""
@@ -36,7 +43,7 @@ class Intake:
         if not part.spans.complete:
             return None
         del self.parts[device]
-        whole = self.folder / device / f"{chunk.digest}.whole"
+        whole = self.folder / f"{device}.{chunk.digest}.whole"
         return whole if part.finish(whole, self.durable) else None
 
     def missing(self, device: str, ask: Ask) -> tuple[Span, ...]:
@@ -46,27 +53,28 @@ class Intake:
     def gathers(self, device: str) -> bool:
         """Tells whether pieces of an update of the device are here."""
         part = self.parts.get(device)
-        return bool(part.spans.held) if part else any((self.folder / device).glob("*.part"))
+        return bool(part.spans.held) if part else any(path.suffix == ".part" for path in self.left.get(device, ()))
 
     def forget(self, device: str) -> None:
         """Deletes what there is of a device's unfinished update."""
-        self.parts.pop(device, None)
-        rmtree(self.folder / device, ignore_errors=True)
+        if part := self.parts.pop(device, None):
+            part.drop()
+        for path in self.left.pop(device, ()):
+            path.unlink(missing_ok=True)
 
     def keep_only(self, welcome: Callable[[str], bool]) -> None:
         """Forgets the pieces of all devices that are not welcome."""
-        for path in list(self.folder.iterdir()):
-            if not welcome(path.name):
-                self.forget(path.name)
+        for device in [name for name in (*self.parts, *self.left) if not welcome(name)]:
+            self.forget(device)
 
     def _part(self, device: str, digest: str, total: int) -> Assembly:
         part = self.parts.get(device)
         if part and (part.digest, part.total) == (digest, total):
             return part
-        folder = self.folder / device
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if path.name.split(".")[0] != digest:
+        if part:
+            part.drop()
+        for path in self.left.pop(device, ()):
+            if path.name.split(".")[1] != digest:
                 path.unlink(missing_ok=True)
-        self.parts[device] = Assembly.open(folder, digest, total)
+        self.parts[device] = Assembly.open(self.folder, digest, total, f"{device}.")
         return self.parts[device]

@@ -1,7 +1,8 @@
 """Builds a payload from pieces in a file, so that neither memory nor a cut link limits its size.
 
-The file NAME.part holds the bytes, NAME.spans one line "start end" for each piece. Both may be torn by a power cut:
-the payload counts only when its SHA-256 is right, and otherwise starts again from nothing.
+The file NAME.part holds the bytes. While the pieces come in order, its size says what is there; from the first one that
+leaves a gap on, NAME.spans holds one line "start end" for each piece. Both may be torn by a power cut: the payload
+counts only when its SHA-256 is right, and otherwise starts again from nothing.
 """
 
 from __future__ import annotations
@@ -64,29 +65,31 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Assembly:
-    """One payload under way. `folder` must exist."""
+    """One payload under way. `folder` must exist; files are called by the digest, or by `prefix` and it."""
 
     folder: Path
     digest: str
     total: int
     spans: Spans
+    prefix: str = ""
+    noted: bool = False
 
     @classmethod
-    def open(cls, folder: Path, digest: str, total: int) -> Assembly:
+    def open(cls, folder: Path, digest: str, total: int, prefix: str = "") -> Assembly:
         """Returns the assembly, with what an earlier process left of it."""
-        assembly = cls(folder, digest, total, Spans(total))
+        assembly = cls(folder, digest, total, Spans(total), prefix)
         assembly._recall()
         return assembly
 
     @property
     def part(self) -> Path:
         """Returns the file that holds the bytes."""
-        return self.folder / f"{self.digest}.part"
+        return self.folder / f"{self.prefix}{self.digest}.part"
 
     @property
     def notes(self) -> Path:
-        """Returns the file that holds the ranges."""
-        return self.folder / f"{self.digest}.spans"
+        """Returns the file that holds the ranges, if there is more than one."""
+        return self.folder / f"{self.prefix}{self.digest}.spans"
 
     def put(self, chunk: Chunk) -> None:
         """Writes a piece where it belongs."""
@@ -94,12 +97,14 @@ class Assembly:
             raise WireError(f"a piece says {chunk.total} bytes in all, the first one said {self.total}", code="E-SIZE")
         if self.spans.covers(chunk.offset, chunk.offset + len(chunk.data)):
             return  # else a sender that repeats itself makes the notes grow without end
-        with self.part.open("r+b" if self.part.exists() else "w+b") as file:
+        if not self.noted and chunk.offset > (self.spans.held[0][1] if self.spans.held else 0):
+            self._note(*self.spans.held)
+            self.noted = True
+        with self.part.open("r+b" if self.spans.held else "w+b") as file:
             file.seek(chunk.offset)
             file.write(chunk.data)
-        if len(chunk.data) < self.total:  # a payload of one piece is finished next, or asked for again
-            with self.notes.open("a", encoding="ascii") as file:
-                file.write(f"{chunk.offset} {chunk.offset + len(chunk.data)}\n")
+        if self.noted:
+            self._note((chunk.offset, chunk.offset + len(chunk.data)))
         self.spans.add(chunk.offset, chunk.offset + len(chunk.data))
 
     def finish(self, path: Path, durable: bool = True) -> bool:
@@ -125,7 +130,11 @@ class Assembly:
         """Forgets everything."""
         self.part.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
-        self.spans = Spans(self.total)
+        self.spans, self.noted = Spans(self.total), False
+
+    def _note(self, *spans: tuple[int, int]) -> None:
+        with self.notes.open("a", encoding="ascii") as file:
+            file.writelines(f"{start} {end}\n" for start, end in spans)
 
     def _found_digest(self) -> str:
         whole = hashlib.sha256()
@@ -135,11 +144,15 @@ class Assembly:
         return whole.hexdigest()
 
     def _recall(self) -> None:
-        if not (self.part.exists() and self.notes.exists()):
+        size = self.part.stat().st_size if self.part.exists() else 0
+        self.noted = self.notes.exists()
+        if not 0 < size <= self.total:
             self.drop()
-            return
-        for line in self.notes.read_text("ascii", errors="replace").splitlines():
-            if edges := _NOTE.fullmatch(line):
-                start, end = int(edges[1]), int(edges[2])
-                if start < end <= min(self.total, self.part.stat().st_size):
-                    self.spans.add(start, end)
+        elif not self.noted:
+            self.spans.add(0, size)
+        else:
+            for line in self.notes.read_text("ascii", errors="replace").splitlines():
+                if edges := _NOTE.fullmatch(line):
+                    start, end = int(edges[1]), int(edges[2])
+                    if start < end <= size:
+                        self.spans.add(start, end)

@@ -31,7 +31,7 @@ def test_a_whole_update_is_handed_over_as_a_file(tmp_path):
     whole = intake.take("a", piece(ONE, 0, 100))
     assert whole.read_bytes() == ONE
     assert intake.parts == {}
-    assert [path.name for path in (tmp_path / "a").iterdir()] == [whole.name]
+    assert list(tmp_path.iterdir()) == [whole]
 
 
 def test_devices_do_not_disturb_each_other_with_the_same_bytes(tmp_path):
@@ -51,6 +51,25 @@ def test_what_is_missing_survives_a_restart(tmp_path):
     assert again.take("a", piece(ONE, 120, 200)).read_bytes() == ONE
 
 
+def test_what_an_earlier_process_left_goes_with_another_update_or_with_its_round(tmp_path):
+    before = Intake(tmp_path)
+    for device in ("a", "b", "c"):
+        before.take(device, piece(ONE, 20, 120))
+    (tmp_path / f"b.{digest(TWO)}.whole").write_bytes(TWO)
+    again = Intake(tmp_path)
+    assert again.gathers("a") and not again.gathers("d")
+    again.take("a", piece(TWO, 0, 10))
+    again.keep_only(lambda device: device != "b")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"a.{digest(TWO)}.part",
+        f"c.{digest(ONE)}.part",
+        f"c.{digest(ONE)}.spans",
+    }
+    again.forget("c")
+    again.keep_only(lambda device: False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_of_an_unknown_update_everything_is_missing(tmp_path):
     assert Intake(tmp_path).missing("a", ask(ONE)) == ((0, 200),)
 
@@ -59,22 +78,22 @@ def test_another_update_takes_the_place_of_an_unfinished_one(tmp_path):
     intake = Intake(tmp_path)
     intake.take("a", piece(ONE, 0, 100))
     intake.take("a", piece(TWO, 0, 10))
-    assert {path.name.split(".")[0] for path in (tmp_path / "a").iterdir()} == {digest(TWO)}
+    assert [path.name for path in tmp_path.iterdir()] == [f"a.{digest(TWO)}.part"]
     assert intake.missing("a", ask(ONE)) == ((0, 200),)
 
 
 def test_wrong_bytes_are_dropped_and_start_again(tmp_path):
     intake = Intake(tmp_path)
     assert intake.take("a", piece(ONE, 0, 200, name=digest(TWO))) is None
-    assert not list((tmp_path / "a").iterdir())
+    assert not list(tmp_path.iterdir())
     assert intake.take("a", piece(ONE, 0, 200)).read_bytes() == ONE
 
 
 def test_the_same_piece_many_times_takes_no_more_room(tmp_path):
     intake = Intake(tmp_path)
     for _ in range(100):
-        intake.take("a", piece(ONE, 0, 100))
-    notes = next((tmp_path / "a").glob("*.spans"))
+        intake.take("a", piece(ONE, 50, 100))
+    notes = next(tmp_path.glob("*.spans"))
     assert len(notes.read_text().splitlines()) == 1
 
 

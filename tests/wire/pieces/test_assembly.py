@@ -64,10 +64,10 @@ def test_another_total_is_refused(tmp_path):
 
 def test_a_piece_that_is_there_is_not_noted_again(tmp_path):
     assembly = opened(tmp_path)
-    assembly.put(piece(0, 40))
+    assembly.put(piece(1, 40))
     size = assembly.notes.stat().st_size
     for _ in range(5):
-        assembly.put(piece(0, 40))
+        assembly.put(piece(1, 40))
         assembly.put(piece(3, 10))
     assert assembly.notes.stat().st_size == size
 
@@ -101,18 +101,43 @@ def test_torn_notes_are_passed_over(tmp_path, notes):
 
 def test_a_torn_line_costs_only_its_piece(tmp_path):
     assembly = opened(tmp_path)
-    assembly.put(piece(0, 37))
     assembly.put(piece(37, 74))
+    assembly.put(piece(0, 37))
+    assembly.put(piece(80, 90))
     assembly.notes.write_bytes(assembly.notes.read_bytes()[:-3])
     again = opened(tmp_path)
-    assert again.spans.held == [(0, 37)]
+    assert again.spans.held == [(0, 74)]
     again.put(piece(74, 111))  # its note joins the torn line, and is lost with it
-    assert opened(tmp_path).spans.held == [(0, 37)]
+    assert opened(tmp_path).spans.held == [(0, 74)]
 
 
-def test_notes_without_bytes_and_bytes_without_notes_are_dropped(tmp_path):
-    for leftover in ("part", "spans"):
-        (tmp_path / f"{DIGEST}.{leftover}").write_text("0 10\n")
+def test_pieces_in_order_need_no_notes(tmp_path):
+    for start, end in PIECES[:3]:
+        opened(tmp_path).put(piece(start, end))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{DIGEST}.part"]
+    assert opened(tmp_path).spans.held == [(0, PIECES[2][1])]
+
+
+def test_a_piece_of_which_only_a_part_was_written_goes_on_there(tmp_path):
+    assembly = opened(tmp_path)
+    assembly.put(piece(0, 74))
+    assembly.part.write_bytes(assembly.part.read_bytes()[:50])
+    assert opened(tmp_path).spans.held == [(0, 50)]
+
+
+def test_bytes_that_an_unnoted_gap_precedes_are_found_out(tmp_path):
+    """A power cut may lose the notes and keep the bytes: then the size of the part promises too much."""
+    assembly = opened(tmp_path)
+    assembly.put(piece(40, len(WHOLE)))
+    assembly.notes.unlink()
+    again = opened(tmp_path)
+    assert again.spans.complete and not again.finish(tmp_path / "whole")
+    assert again.spans.missing() == ((0, len(WHOLE)),) and list(tmp_path.iterdir()) == []
+
+
+def test_notes_without_bytes_and_too_many_bytes_are_dropped(tmp_path):
+    for leftover, size in (("spans", 5), ("part", len(WHOLE) + 1), ("part", 0)):
+        (tmp_path / f"{DIGEST}.{leftover}").write_bytes(b"0" * size)
         assert opened(tmp_path).spans.held == []
         assert list(tmp_path.iterdir()) == []
 
