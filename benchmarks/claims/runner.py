@@ -67,12 +67,15 @@ def simulated(trial: Trial, seed: int, folder: Path) -> dict[str, Any]:
     """Returns the figures of one simulated run; an interrupted one in the folder goes on."""
     import torch
 
+    from benchmarks.claims.positions import Positions
     from simulation.run import Order, simulate
 
     torch.set_num_threads(1)
-    figures = simulate(Order(recipe_of(trial, seed), folder, trial.devices))
+    positions = Positions(folder, trial.stops)
+    figures = simulate(Order(recipe_of(trial, seed), folder, trial.devices), positions)
     run = Path(figures["run_dir"])
-    return {**run_figures(_ledger(run)), **model_figures(run)}
+    kept = {"positions_kept": positions.kept()} if trial.stops else {}
+    return {**run_figures(_ledger(run)), **model_figures(run), **kept}
 
 
 def _run(piece: Piece, folder: Path, simulate: Simulate, fresh: bool) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class Trial:
 
     `long` trials take ten minutes or more and run only when asked for. `offset` is added to the seed, so that a trial
     that chooses a setting never sees the seeds of the trials that are judged. `real` trials are not simulated: another
-    benchmark runs them with real processes and leaves their figures in the same store.
+    benchmark runs them with real processes and leaves their figures in the same store. After every `stops` rounds the
+    positions of the largest weights are noted.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Trial:
     long: bool = False
     offset: int = 0
     real: bool = False
+    stops: int = 0
 
 
 def recipe_of(trial: Trial, seed: int) -> Recipe:

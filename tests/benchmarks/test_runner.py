@@ -104,6 +104,15 @@ def test_a_simulated_run_gives_its_figures(tmp_path):
     assert all(up > sent for up, sent in zip(figures["up_by_round"], figures["update_bytes_by_round"], strict=True))
 
 
+def test_where_the_largest_weights_lie_is_compared_from_stop_to_stop(tmp_path):
+    settings = ("rounds=4", "devices.goal=2", "split.examples=64", "train.rate=0.5")
+    kept = simulated(Trial("tiny", "fedavg", settings, 3, stops=1), 1, tmp_path)["positions_kept"]
+    assert list(kept) == ["1-2", "2-3", "3-4"]
+    assert set(kept["1-2"]) == {"fc1.weight", "out.weight"}
+    assert 0.05 < min(kept["1-2"].values()) < 1
+    assert "positions_kept" not in simulated(Trial("tiny", "fedavg", settings, 3), 1, tmp_path / "without")
+
+
 def test_bytes_of_an_abandoned_round_are_not_lost():
     recipe = {"name": "made", "task": "digits"}
     lines = [
