@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from coordinator.learning.checkpoint import load_state
 from simulation.run import World
+from wire.params import Params
 
 __all__ = ["Positions"]
 
@@ -26,21 +27,23 @@ class Positions:
 
     def __call__(self, world: World) -> None:
         """See simulation.run.Watch."""
-        planner = world.federation.state.planner
-        done = (world.federation.state.number + 1) // self.every * self.every if self.every else 0
-        path = self._path(done)
-        if not done or path.exists() or not planner.checkpoint(done - 1).exists():
-            return
-        model = load_state(planner.checkpoint(done - 1), planner.spec).model
-        largest: dict[str, Any] = {name: self._largest(values) for name, values in model.items() if values.ndim > 1}
-        draft = path.with_suffix(".draft.npz")
-        np.savez_compressed(draft, **largest)
-        draft.replace(path)
+        planner, number = world.federation.state.planner, world.federation.state.number
+        for done in (number, number + 1):  # the newest round may be done, or under way
+            state, path = planner.checkpoint(done - 1), self._path(done)
+            if self.every and done and done % self.every == 0 and state.exists() and not path.exists():
+                model = load_state(state, planner.spec).model
+                self._note(path, {name: values for name, values in model.items() if values.ndim > 1})
 
     def kept(self) -> dict[str, dict[str, float]]:
         """Returns the Jaccard index of each layer's positions, from stop to stop: "20-40" and so on."""
         stops = sorted(int(path.stem.split("-")[1]) for path in self.folder.glob("positions-*.npz"))
         return {f"{one}-{two}": self._shared(one, two) for one, two in pairwise(stops)}
+
+    def _note(self, path: Path, weights: Params) -> None:
+        largest: dict[str, Any] = {name: self._largest(values) for name, values in weights.items()}
+        draft = path.with_name("draft.npz")
+        np.savez_compressed(draft, **largest)
+        draft.replace(path)
 
     def _shared(self, one: int, two: int) -> dict[str, float]:
         with np.load(self._path(one)) as first, np.load(self._path(two)) as second:
