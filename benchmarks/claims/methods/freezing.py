@@ -39,8 +39,18 @@ _FREEZINGS = {
     },
 }
 RATES = (0.05, 0.1)
-_CHOSEN: dict[str, float] = {}
-"""The rates that tuning chose, by trial; RATES[0] where it has not run."""
+_CHOSEN: dict[str, float] = {
+    "fz-leaf-largest": 0.1,
+    "fz-leaf-largest-conv2": 0.1,
+    "fz-leaf-largest-out": 0.1,
+    "fz-cnn-full": 0.1,
+    "fz-cnn-largest": 0.1,
+    "fz-cnn-conv1": 0.1,
+    "fz-cnn-conv2": 0.1,
+    "fz-cnn-convs": 0.1,
+    "fz-cnn-largest-conv2": 0.1,
+}
+"""The rates that tuning chose, by trial; RATES[0] for the others."""
 _TUNING_OFFSET = 100
 
 
