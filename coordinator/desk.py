@@ -80,7 +80,8 @@ class Desk:
     def _ask(self, device: str, payload: bytes) -> None:
         ask = decode_ask(payload)
         if ask.what == "blob":
-            if not self.state.library.ask(ask.digest, ask.spans, device, self.state.clock(), ask.piece_bytes):
+            known = self.state.library.ask(ask.digest, ask.spans, device, self.state.clock(), ask.piece_bytes)
+            if not known and not self.state.waits_for_its_roll_out(ask.digest):
                 raise Refused(f"there is no blob {ask.digest[:12] or 'without a name'} with these bytes", code="E-BLOB")
         elif ask.what == "decline":
             self._declined(device, ask)

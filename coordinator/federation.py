@@ -11,17 +11,14 @@ from dataclasses import dataclass, field
 
 from coordinator.desk import Desk
 from coordinator.learning.evaluator import Evaluator
+from coordinator.post import LONGEST_WAIT_S
 from coordinator.rounds.conductor import Conductor
 from coordinator.run_state import RunState
-from wire.errors import StateError, TransportError
+from wire.errors import StateError
 from wire.events import log_event
-from wire.messages.reports import DeviceState, encode_state
-from wire.transport import Down, Event, Message, Sent, Unsent, Up
+from wire.transport import Down, Event, Message, Up
 
 __all__ = ["Federation"]
-
-_LONGEST_WAIT_S = 5.0
-_PIECES_IN_FLIGHT = 16
 
 
 @dataclass
@@ -32,7 +29,6 @@ class Federation:
     evaluator: Evaluator
     desk: Desk = field(init=False)
     conductor: Conductor = field(init=False)
-    flying: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         state = self.state
@@ -45,7 +41,7 @@ class Federation:
         """Tells whether the run has ended."""
         return self.state.over
 
-    def step(self, longest_s: float = _LONGEST_WAIT_S) -> bool:
+    def step(self, longest_s: float = LONGEST_WAIT_S) -> bool:
         """Waits for an event at most until something is due, and acts; tells whether there was an event."""
         try:
             return self._step(longest_s)
@@ -58,7 +54,7 @@ class Federation:
         before = self.state.number, self.over
         if event is not None:
             self._handle(event)
-        self._send_pieces(self.state.clock())
+        self.state.post.send_pieces(self.state.clock())
         self.conductor.proceed(self.state.clock())
         if (self.state.number, self.over) != before:
             self.desk.tidy()
@@ -69,49 +65,21 @@ class Federation:
             self.desk.read(event)
         elif isinstance(event, Up):
             self._greet(event)
-        elif isinstance(event, Down):
-            self.state.link_lost()
-            self.flying.clear()
-            log_event("link-down", reason=event.reason)
-        elif isinstance(event, Sent):
-            self.flying.discard(event.token)
-        elif isinstance(event, Unsent):
-            self._unsent(event)
-
-    def _unsent(self, event: Unsent) -> None:
-        """What is not taken is asked for again; without its topics the coordinator would wait for ever."""
-        if not event.token:
-            message = f"the broker refuses the subscription to {event.topic}: {event.reason}"
-            raise TransportError(message, remedy="look at the user name and at the broker's ACL")
-        self.flying.discard(event.token)
-        log_event("unsent", topic=event.topic, code=event.code, reason=event.reason)
+        else:
+            self.state.post.note(event)
+            if isinstance(event, Down):
+                self.state.link_lost()
 
     def _greet(self, event: Up) -> None:
         """A new link: everything retained is published again."""
         state = self.state
-        state.online, state.library.payload_bytes = True, event.payload_bytes
-        state.transport.subscribe(*(state.topics.device("+", leaf) for leaf in ("state", "info", "up", "ask")))
-        ready = encode_state(DeviceState("ready", state.planner.session))
-        state.transport.publish(state.topics.coordinator, ready, retain=True)
+        state.post.greet(event, state.planner.session, ("state", "info", "up", "ask"))
         state.invite()
         state.withdraw()
         log_event("link-up", payload_bytes=event.payload_bytes)
 
-    def _send_pieces(self, now_s: float) -> None:
-        state = self.state
-        state.library.gather(now_s)
-        while state.online and len(self.flying) < _PIECES_IN_FLIGHT:
-            piece = state.library.next_piece()
-            if piece is None:
-                return
-            topic = state.topics.blob(piece.digest)
-            for device in piece.askers:
-                state.accounts.sent(device, topic, len(piece.payload))
-            self.flying.add(state.transport.publish(topic, piece.payload))
-
     def _due_s(self) -> float:
-        now_s, library = self.state.clock(), self.state.library
-        if library.due and self.state.online and len(self.flying) < _PIECES_IN_FLIGHT:
-            return 0.0
-        waits = (_LONGEST_WAIT_S, library.due_s(now_s), self.conductor.due_s(now_s))
-        return max(0.0, min(wait for wait in waits if wait is not None))
+        now_s = self.state.clock()
+        wait_s = self.conductor.due_s(now_s)
+        post_s = self.state.post.due_s(now_s)
+        return post_s if wait_s is None else max(0.0, min(post_s, wait_s))

@@ -26,9 +26,9 @@ from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
 from wire.transport import Transport
 
-__all__ = ["Home", "open_home"]
+__all__ = ["Home", "in_use", "keys_of", "open_home", "shelf_of"]
 
-_KEY, _LOCK, _DATABASE = "round.key", "coordinator.lock", "fleet.sqlite"
+_KEY, _MODEL_KEY, _LOCK, _DATABASE = "round.key", "models.key", "coordinator.lock", "fleet.sqlite"
 
 
 @dataclass(slots=True)
@@ -47,6 +47,20 @@ class Home:
     def public_key(self) -> str:
         """Returns what devices check plans and receipts against."""
         return public_key(self.folder / _KEY)
+
+    @property
+    def sign(self) -> Callable[[bytes], bytes]:
+        """Returns the function that signs plans, receipts and offers."""
+        return signer(self.folder / _KEY)
+
+    @property
+    def shelf(self) -> Path:
+        """Returns the folder with the blobs of models, one copy for all roll-outs."""
+        return shelf_of(self.folder)
+
+    def model_key(self) -> Path:
+        """Returns the key that signs manifests, made when it is first needed."""
+        return _made(self.folder / _MODEL_KEY)
 
     def run_folder(self, run: str) -> Path:
         """Returns a run's folder."""
@@ -82,8 +96,8 @@ class Home:
         planner.resume(self._last_state(run))
         registry = Registry(self.database)
         registry.recall()
-        sign = signer(self.folder / _KEY)
-        state = RunState(run, planner, self.database, registry, transport, Topics(fleet), clock, sign)
+        topics = Topics(fleet)
+        state = RunState(run, planner, self.database, registry, transport, topics, clock, self.sign, shelf=self.shelf)
         return Federation(state, evaluator)
 
     def _noise_secret(self) -> bytes:
@@ -108,13 +122,45 @@ def open_home(folder: Path, durable: bool = True) -> Iterator[Home]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home") from exc
-        if not (folder / _KEY).exists():
-            make_key(folder / _KEY)
+        _made(folder / _KEY)
         database = open_database(folder / _DATABASE, durable=durable)
         try:
             yield Home(folder, database, _next_session(database), durable)
         finally:
             database.close()
+
+
+def shelf_of(folder: Path) -> Path:
+    """Returns the folder with the blobs of models within a home."""
+    return folder / "models" / "blobs"
+
+
+def in_use(folder: Path) -> bool:
+    """Tells whether a coordinator works in a folder."""
+    if not (folder / _LOCK).exists():
+        return False
+    with (folder / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def keys_of(folder: Path) -> tuple[str, str]:
+    """Returns the public halves of the keys for plans and for models, made if need be; a coordinator may be at work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return public_key(_made(folder / _KEY)), public_key(_made(folder / _MODEL_KEY))
+
+
+def _made(key: Path) -> Path:
+    try:
+        if not key.exists():
+            make_key(key)
+    except ConfigError:
+        if not key.exists():
+            raise  # else another process has just made it
+    return key
 
 
 def _next_session(database: Database) -> int:

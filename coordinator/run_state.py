@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 from coordinator.accounts import Accounts
 from coordinator.library import Library
+from coordinator.post import Post
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import Phase, RoundRow, last_round
 from coordinator.rounds.planner import Planner
@@ -25,7 +27,7 @@ class RunState:
     """One run over one transport. `clock` is monotonic; `row` is the newest round.
 
     `cleared` are devices whose plan was taken back over this link, and `swept` says that all invitations to rounds
-    before it were; what a broken link lost is done again.
+    before it were; what a broken link lost is done again. On the `shelf` lie the blobs of roll-outs.
     """
 
     run: str
@@ -38,14 +40,16 @@ class RunState:
     sign: Callable[[bytes], bytes] | None = None
     row: RoundRow | None = None
     over: bool = False
-    online: bool = False
+    shelf: Path | None = None
     accounts: Accounts = field(default_factory=Accounts)
     cleared: set[str] = field(default_factory=set)
     swept: int = 0
     library: Library = field(init=False)
+    post: Post = field(init=False)
 
     def __post_init__(self) -> None:
         self.library = Library(self.planner.folder / "blobs", durable=self.planner.durable)
+        self.post = Post(self.transport, self.topics, self.library, self.accounts)
         self.row = last_round(self.database, self.run)
         entered = self.database.row("SELECT status FROM runs WHERE run = ?", self.run)
         self.over = entered is not None and entered["status"] != "open"
@@ -75,14 +79,11 @@ class RunState:
 
     def say(self, device: str, leaf: str, payload: bytes, retain: bool = False) -> None:
         """Publishes to a device and counts it; while the link is down nothing is said, and the device will ask."""
-        if self.online:
-            topic = self.topics.device(device, leaf)
-            self.accounts.sent(device, topic, len(payload))
-            self.transport.publish(topic, payload, retain=retain)
+        self.post.say(device, leaf, payload, retain)
 
     def link_lost(self) -> None:
         """Notes that nothing of what was published is known to have arrived."""
-        self.online, self.swept = False, 0
+        self.swept = 0
         self.cleared.clear()
 
     def invite(self) -> None:
@@ -99,7 +100,7 @@ class RunState:
 
         A device that is invited again needs none of this, and one whose update counts in the newest round knows it.
         """
-        if not self.online:
+        if not self.post.online:
             return
         invitations = self.book.newest_invitations(self.swept)
         for device, number, outcome in invitations:
@@ -114,6 +115,10 @@ class RunState:
         """Tells whether an update that was trained in round `number` may still count, now or in a later round."""
         want = self.planner.recipe.devices
         return want.late == "fold" and 0 <= self.number - number <= want.max_staleness
+
+    def waits_for_its_roll_out(self, digest: str) -> bool:
+        """Tells whether a blob is none of the run's, but of a model that a roll-out will go on with."""
+        return self.shelf is not None and bool(digest) and (self.shelf / digest).is_file()
 
     def _stands(self, number: int, outcome: str) -> bool:
         """Tells whether an invitation to round `number` needs no taking back."""

@@ -21,7 +21,7 @@ from wire.messages.reports import DeviceState, encode_state
 from wire.topics import Topics
 from wire.transport import Message, Will
 
-__all__ = ["Serving", "serve"]
+__all__ = ["Serving", "farewell", "open_transport", "serve"]
 
 _SETTLE_S = 1.0
 _PIECE_BYTES = 256 * 1024
@@ -43,7 +43,7 @@ def serve(
     """Opens a new run of `recipe`, named `run` if that is given, or goes on with `run`; returns its name at its end."""
     with open_home(serving.home) as home:
         name = home.new_run(recipe, name=run) if recipe else run
-        transport = _transport(serving, home)
+        transport = open_transport(serving, home)
         evaluator = ChildEvaluator()
         federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)
         _warn_of_privacy(federation.state.planner.recipe)
@@ -57,8 +57,7 @@ def serve(
             write_report(home.database, name, home.run_folder(name), federation.state.planner)
         finally:
             evaluator.stop()
-            farewell = encode_state(DeviceState("disconnected", home.session))
-            transport.close(Message(Topics(serving.fleet).coordinator, farewell))
+            transport.close(farewell(serving, home))
     return name
 
 
@@ -74,7 +73,8 @@ def _warn_of_privacy(recipe: Recipe) -> None:
     log_event("privacy", epsilon=f"{spent.epsilon:.3g}", delta=spent.delta, warning=spent.warning or "none")
 
 
-def _transport(serving: Serving, home: Home) -> MqttTransport:
+def open_transport(serving: Serving, home: Home) -> MqttTransport:
+    """Returns the coordinator's link to its broker, with its will."""
     lost = encode_state(DeviceState("lost", home.session))
     return MqttTransport(
         serving.link,
@@ -83,6 +83,11 @@ def _transport(serving: Serving, home: Home) -> MqttTransport:
         keepalive_s=serving.keepalive_s,
         chunk_bytes=_PIECE_BYTES,
     )
+
+
+def farewell(serving: Serving, home: Home) -> Message:
+    """Returns what a coordinator leaves behind when it goes."""
+    return Message(Topics(serving.fleet).coordinator, encode_state(DeviceState("disconnected", home.session)))
 
 
 def _settle(federation: Federation) -> None:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
+from edge_agent.fetch import ask_for
 from edge_agent.gate import Readings, check_gate, disk_failure, read_board
 from edge_agent.info import device_info, present_state
 from edge_agent.kept.memory import MEMORY, settle_memory
 from edge_agent.kept.outbox import Entry, entries, entry_path, left_behind, remove
 from edge_agent.kept.standing import Standing, load_standing, save_standing
+from edge_agent.presence import Presence
+from edge_agent.serving.offers import Serving
 from edge_agent.upload import Upload
 from edge_agent.work import Work
 from edge_agent.worker import Worker
@@ -23,7 +26,7 @@ from wire.errors import BitfleetError, Declined
 from wire.events import log_event
 from wire.frame import Kind
 from wire.messages.plan import read_plan
-from wire.messages.reports import Ask, DeviceState, Receipt, decode_state, encode_ask, encode_state, read_receipt
+from wire.messages.reports import Ask, DeviceState, decode_state, encode_ask, encode_state, read_receipt
 from wire.pieces.assembly import sweep_drafts
 from wire.pieces.chunks import decode_chunk
 from wire.sign import open_signed
@@ -32,7 +35,6 @@ from wire.transport import Down, Event, Message, Sent, Transport, Unsent, Up
 
 __all__ = ["Agent"]
 
-_STATE_SETTLES_S = 0.3
 _LONGEST_WAIT_S = 30.0
 _LARGEST_BLOB_BYTES = 1 << 32
 
@@ -56,8 +58,8 @@ class Agent:
     online: bool = False
     payload_bytes: int = 64 * 1024
     coordinator_away: bool = False
-    said: DeviceState | None = None
-    changed_s: float = 0.0
+    presence: Presence = field(default_factory=Presence)
+    serving: Serving = field(init=False)
     trouble: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class Agent:
             sweep_drafts(folder)
         self.standing = load_standing(self.config.state_dir).started()
         save_standing(self.config.state_dir, self.standing, self.config.durable)
+        self.serving = Serving(self.config, self.transport, self.clock)
         for entry in entries(self.outbox):
             self._carry(entry)
 
@@ -78,19 +81,21 @@ class Agent:
 
     def step(self, longest_s: float = _LONGEST_WAIT_S) -> bool:
         """Waits for an event at most until something is due, and acts; tells whether there was an event."""
-        event = self.transport.receive(min(longest_s, self._due_s()), self.worker.wake)
+        event = self.transport.receive(min(longest_s, self._due_s()), (*self.worker.wake, *self.serving.probe.wake))
         if event is not None:
             self._handle(event)
         now_s = self.clock()
         self._advance_work(now_s)
+        self.serving.step(now_s, self.work is not None and self.work.training)
         if self.online:
             self._go_on_uploading(now_s)
-            self._say(now_s)
+            self.presence.say(self.transport, self.topic("state"), self.state, now_s)
         return event is not None
 
     def stop(self) -> None:
         """Ends the child and says goodbye."""
         self.worker.stop()
+        self.serving.probe.stop()
         gone = encode_state(DeviceState("disconnected", self.standing.session))
         self.transport.close(Message(self.topic("state"), gone))
 
@@ -112,7 +117,8 @@ class Agent:
         elif isinstance(event, Down):
             self.online = False
             log_event("link-down", reason=event.reason)
-            for moving in (*self.uploads.values(), *((self.work.fetch,) if self.work and self.work.fetch else ())):
+            fetch = (self.work.fetch,) if self.work and self.work.fetch else ()
+            for moving in (*self.uploads.values(), *fetch, self.serving):
                 moving.cut()
         elif isinstance(event, Sent):
             any(upload.sent(event.token, now_s) for upload in self.uploads.values())
@@ -122,10 +128,11 @@ class Agent:
 
     def _greet(self, event: Up) -> None:
         """A new link: what is retained is published again; what is open is asked for when the coordinator is seen."""
-        self.online, self.said, self.payload_bytes = True, None, event.payload_bytes
+        self.online, self.presence.said, self.payload_bytes = True, None, event.payload_bytes
         self.transport.subscribe(self.topic("plan"), self.topic("rcpt"), self.topics.coordinator)
+        self.serving.greet()
         self.transport.publish(self.topic("info"), device_info(self.config), retain=True)
-        self._say(self.clock())
+        self.presence.say(self.transport, self.topic("state"), self.state, self.clock())
         log_event("link-up", payload_bytes=event.payload_bytes)
 
     def _read(self, message: Message, now_s: float) -> None:
@@ -133,13 +140,16 @@ class Agent:
             if message.topic == self.topic("plan"):
                 self._invite(message.payload, now_s)
             elif message.topic == self.topic("rcpt"):
-                self._settle(
-                    read_receipt(open_signed(message.payload, Kind.RECEIPT, self.config.coordinator_key)), now_s
-                )
+                self._settle(message.payload, now_s)
             elif message.topic == self.topics.coordinator:
                 self._notice(decode_state(message.payload))
-            elif self.work and self.work.fetch:
-                self.work.fetch.take(decode_chunk(message.payload, _LARGEST_BLOB_BYTES), now_s)
+            elif message.topic == self.topic("offer"):
+                self.serving.take_offer(message.payload)
+            else:
+                chunk = decode_chunk(message.payload, _LARGEST_BLOB_BYTES)
+                self.serving.take(chunk)
+                if self.work and self.work.fetch:
+                    self.work.fetch.take(chunk, now_s)
         except Declined as exc:
             if self.work:
                 self._decline(self.work.plan.run, self.work.plan.round, exc)
@@ -152,9 +162,10 @@ class Agent:
         self.coordinator_away = state.state in ("lost", "disconnected")
         if state.state != "ready":
             return
-        self.said = None
+        self.presence.said = None
         self._ask_about_upload(self.clock())
         self._fetch_more(self.clock())
+        self.serving.ask_again()
 
     def _invite(self, payload: bytes, now_s: float) -> None:
         if not payload:
@@ -182,8 +193,7 @@ class Agent:
     def _fetch_more(self, now_s: float) -> None:
         fetch = self.work.fetch if self.work else None
         if fetch and self.online and not fetch.complete:
-            self.transport.subscribe(*(self.topics.blob(digest) for digest in fetch.wanted))
-            self._ask(*fetch.questions(now_s))
+            ask_for(fetch, self.transport, self.topics, self.config.device, now_s)
 
     def _ask_about_upload(self, now_s: float) -> None:
         """Asks what became of the oldest update: of a round that is over, not one more piece need go up."""
@@ -204,14 +214,11 @@ class Agent:
         log_event("work-dropped", run=self.work.plan.run, round=self.work.plan.round, why=why)
         if self.work.training:
             self.worker.stop()
-        self._forget_topics()
+        self.work.forget_topics(self.transport, self.topics)
         self.work = None
 
-    def _forget_topics(self) -> None:
-        if self.work and self.work.asked and self.online:
-            self.transport.unsubscribe(*(self.topics.blob(digest) for digest in self.work.asked))
-
-    def _settle(self, receipt: Receipt, now_s: float) -> None:
+    def _settle(self, payload: bytes, now_s: float) -> None:
+        receipt = read_receipt(open_signed(payload, Kind.RECEIPT, self.config.coordinator_key))
         upload = self.uploads.get(receipt.digest)
         if upload is None:
             return
@@ -258,7 +265,7 @@ class Agent:
             elif work.fetch and work.fetch.complete and work.follow_chain(self.store, now_s):
                 self._fetch_more(now_s)
             elif work.fetch and work.fetch.complete and not work.waits_for(self.uploads.values()):
-                self._forget_topics()
+                work.forget_topics(self.transport, self.topics)
                 work.start(self.worker, self.config, self.store, self.outbox)
             elif work.fetch and work.fetch.overdue_s(now_s) <= 0:
                 work.check_deadline(now_s)
@@ -279,22 +286,13 @@ class Agent:
         self.work = None
         work.tidy(self.store)
 
-    def _say(self, now_s: float) -> None:
-        """Publishes the state once it has held for a moment, so that a quick round costs no messages."""
-        state = self.state
-        if state == self.said:
-            self.changed_s = now_s
-        elif self.said is None or now_s - self.changed_s >= _STATE_SETTLES_S:
-            self.transport.publish(self.topic("state"), encode_state(state), retain=True)
-            self.said, self.changed_s = state, now_s
-
     def _due_s(self) -> float:
         """Returns how long to wait at most; pieces that are due wait for the broker, not for the clock."""
-        now_s, upload, due = self.clock(), self._upload, [_LONGEST_WAIT_S]
+        now_s, upload = self.clock(), self._upload
+        due = [_LONGEST_WAIT_S, self.serving.due_s(now_s)]
         if upload and not upload.due and not self.coordinator_away:
             due.append(upload.overdue_s(now_s))
         if self.work and self.work.fetch and not self.work.fetch.complete:
             due.append(self.work.fetch.overdue_s(now_s))
-        if self.state != self.said:
-            due.append(self.changed_s + _STATE_SETTLES_S - now_s)
-        return max(0.0, min(due)) if self.online else _LONGEST_WAIT_S
+        due.append(self.presence.due_s(self.state, now_s))
+        return max(0.0, min(due if self.online else due[:2]))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from models.personal.settings import Personal
 from wire.errors import ConfigError
 from wire.messages.fields import DEVICE_ID
+from wire.messages.manifest import PROFILES
 from wire.settings import check_range, read_toml, settings_from
 
-__all__ = ["AgentConfig", "DataConfig", "Limits", "LinkConfig", "TrainConfig", "load_config"]
+__all__ = ["AgentConfig", "DataConfig", "Limits", "LinkConfig", "ModelConfig", "TrainConfig", "load_config"]
 
 _KEY = re.compile(r"([0-9a-f]{64})?")
 _TAKEN = ("coordinator", "dashboard")  # their names at the broker: see wire/topics.py
@@ -30,6 +31,20 @@ class DataConfig:
     part: int = 0
     seed: int = 0
     examples: int = 0
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("data.held_out", self.held_out, 0, 0.9)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings as plain JSON values, for a child process."""
+        table = {item.name: getattr(self, item.name) for item in fields(self)}
+        return table | {"folder": str(self.folder.absolute()) if self.folder else ""}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> DataConfig:
+        """Returns the settings that `to_json` gave."""
+        return cls(**{**table, "folder": Path(table["folder"]) if table["folder"] else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +93,33 @@ class LinkConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """Everything. `coordinator_key` is the public key that plans and receipts must be signed with.
+class ModelConfig:
+    """Which variant of a model this device takes, and how it tries one. A limit of 0 is none; no profiles are all."""
 
+    max_latency_ms: float = 0.0
+    max_bytes: int = 0
+    max_mj: float = 0.0
+    min_accuracy: float = 0.0
+    profiles: tuple[str, ...] = ()
+    max_size_mb: float = 64.0
+    health_s: float = 30.0
+    probe_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        check_range("model.min_accuracy", self.min_accuracy, 0, 1)
+        check_range("model.health_s", self.health_s, 0, 1e6)
+        check_range("model.probe_s", self.probe_s, 1, 3600)
+        for name in ("max_latency_ms", "max_bytes", "max_mj", "max_size_mb"):
+            check_range(f"model.{name}", getattr(self, name), 0, 1e15)
+        if odd := set(self.profiles) - set(PROFILES):
+            raise ConfigError(f"model.profiles = {sorted(odd)[0]!r}", remedy=f"choose of {', '.join(PROFILES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything. `coordinator_key` is the public key that plans, receipts and offers must be signed with.
+
+    `model_keys` are the public keys whose models this device takes; without one it takes none.
     `personal` are this device's own settings of its personal model, where a plan asks for one. With `durable` = false
     files are not forced to the disk: for simulated devices, which a power cut ends together with their coordinator.
     """
@@ -91,9 +130,11 @@ class AgentConfig:
     state_dir: Path
     data: DataConfig
     coordinator_key: str = ""
+    model_keys: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     train: TrainConfig = field(default_factory=TrainConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
     personal: Mapping[str, Any] = field(default_factory=dict)
     durable: bool = True
 
@@ -109,6 +150,9 @@ class AgentConfig:
                 f"coordinator_key = {self.coordinator_key!r}",
                 remedy="give the 64 hex digits that the coordinator logs as key=, or leave it out",
             )
+        for key in self.model_keys:
+            if not key or not _KEY.fullmatch(key):
+                raise ConfigError(f"model_keys holds {key!r}", remedy="give 64 hex digits: `bitfleet keys` prints them")
 
 
 def load_config(path: Path) -> AgentConfig:

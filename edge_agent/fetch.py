@@ -7,11 +7,13 @@ fresh    all that is missing is asked for, once over a link
 asked    it may be long on its way: after a silence only a few bytes are asked for again. Pieces of a blob keep their
          order, so if those bytes come before what was asked for earlier, that is lost, and asked for again
 cut      what was on its way is lost with the link, and the next pieces shall be smaller
+
+Of a bundle a portion is fetched: its first bytes. They stay a part file; what is cut from them is checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,11 +21,13 @@ from pathlib import Path
 from edge_agent.gate import disk_failure
 from wire.messages.chain import decode_chain
 from wire.messages.plan import BlobRef, RoundPlan, shortest_path
-from wire.messages.reports import Ask, Span
+from wire.messages.reports import Ask, Span, encode_ask
 from wire.pieces.assembly import Assembly
 from wire.pieces.chunks import Chunk
+from wire.topics import Topics
+from wire.transport import Transport
 
-__all__ = ["Fetch", "held_models", "older_deltas", "plan_fetch", "prune"]
+__all__ = ["Fetch", "ask_for", "fetch_blobs", "held_models", "older_deltas", "plan_fetch", "prune"]
 
 _SILENCE_S = 2.0
 _LONGEST_SILENCE_S = 60.0
@@ -63,8 +67,10 @@ class Fetch:
     def take(self, chunk: Chunk, now_s: float) -> None:
         """Puts a piece where it belongs; a payload whose digest is wrong starts again. Declined if the disk is full."""
         assembly = self.wanted.get(chunk.digest)
-        if assembly is None:
+        piece = assembly.within(chunk) if assembly else None
+        if assembly is None or piece is None:
             return
+        chunk = piece
         self._heard(now_s)
         self.fetched_bytes += len(chunk.data)
         span = chunk.offset, chunk.offset + len(chunk.data)
@@ -123,6 +129,13 @@ class Fetch:
         return (self.probes[digest],)
 
 
+def ask_for(fetch: Fetch, transport: Transport, topics: Topics, device: str, now_s: float) -> None:
+    """Subscribes to what is missing, and asks the coordinator for it."""
+    transport.subscribe(*(topics.blob(digest) for digest in fetch.wanted))
+    for ask in fetch.questions(now_s):
+        transport.publish(topics.device(device, "ask"), encode_ask(ask))
+
+
 def held_models(store: Path) -> list[str]:
     """Returns the digests of the models that the device can start from."""
     return [path.name.removesuffix(MODEL_SUFFIX) for path in store.glob(f"*{MODEL_SUFFIX}")]
@@ -139,10 +152,21 @@ def plan_fetch(plan: RoundPlan, store: Path) -> Fetch:
     look = bool(plan.chain) and not known and any(not ref.source and ref.digest not in cached for ref in path)
     sizes = {plan.spec: plan.spec_bytes, plan.trunk: plan.trunk_bytes}
     sizes |= {plan.chain: plan.chain_bytes} if look else {ref.digest: ref.size for ref in path}
-    lacking = {digest: size for digest, size in sizes.items() if digest and digest not in cached}
+    fetch = fetch_blobs(store, {digest: size for digest, size in sizes.items() if digest and digest not in cached})
+    fetch.path, fetch.follows = tuple(ref.digest for ref in path), look
+    return fetch
+
+
+def fetch_blobs(store: Path, sizes: Mapping[str, int], portions: Mapping[str, int] | None = None) -> Fetch:
+    """Returns the fetch of blobs by digest and size, with what an earlier process left of them.
+
+    Of the blobs in `portions` only so many bytes are wanted, from the first on.
+    """
+    lacking = {digest: size for digest, size in sizes.items() if not (store / digest).exists()}
     parts = {digest: Assembly.open(store, digest, size) for digest, size in lacking.items()}
-    wanted = {digest: part for digest, part in parts.items() if not _finished(part, store / digest)}
-    return Fetch(store, tuple(ref.digest for ref in path), wanted, follows=look)
+    for digest, size in (portions or {}).items():
+        parts[digest] = Assembly.open(store, digest, size, portion=True)
+    return Fetch(store, (), {digest: part for digest, part in parts.items() if not _finished(part, store / digest)})
 
 
 def older_deltas(plan: RoundPlan, store: Path) -> tuple[BlobRef, ...]:
@@ -158,7 +182,7 @@ def older_deltas(plan: RoundPlan, store: Path) -> tuple[BlobRef, ...]:
 
 
 def _finished(part: Assembly, path: Path) -> bool:
-    """Finishes a payload whose last piece arrived just before the device was killed; tells whether it did."""
+    """Finishes a payload whose last piece arrived before the device was killed; tells whether it did."""
     return part.spans.complete and part.finish(path, durable=False)
 
 

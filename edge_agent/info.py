@@ -14,7 +14,7 @@ from edge_agent.work import Work
 from wire.frame import VERSION, Kind, encode_frame
 from wire.messages.reports import DeviceState
 
-__all__ = ["device_info", "present_state"]
+__all__ = ["device_info", "present_state", "runtime_version"]
 
 
 def device_info(config: AgentConfig) -> bytes:
@@ -26,10 +26,16 @@ def device_info(config: AgentConfig) -> bytes:
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "torch": _installed("torch"),
+        "onnxruntime": runtime_version(),
         "agent": _installed("bitfleet-agent") or _installed("bitfleet"),
         "task": config.data.task,
     }
     return encode_frame(Kind.INFO, {name: fact for name, fact in facts.items() if fact is not None})
+
+
+def runtime_version() -> str | None:
+    """Returns the version of ONNX Runtime that is installed, without loading it."""
+    return _installed("onnxruntime") or _installed("onnxruntime-gpu")
 
 
 def present_state(session: int, trouble: tuple[str, str], work: Work | None, upload: Upload | None) -> DeviceState:

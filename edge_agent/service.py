@@ -29,7 +29,7 @@ from wire.messages.reports import DeviceState, encode_state
 from wire.topics import Topics
 from wire.transport import Sent, Unsent, Up, Will
 
-__all__ = ["leave", "run", "status"]
+__all__ = ["leave", "run", "running", "status"]
 
 _LOCK = "agent.lock"
 _FAREWELL_S = 10.0
@@ -39,6 +39,10 @@ _OURS = {  # what an agent writes, by the folder that it writes it to
     "store": re.compile(r"[0-9a-f]{64}(\.[a-z]+)?|\..*\.tmp"),
     "outbox": re.compile(r".*\.(update|damaged)|\..*\.tmp"),
     MEMORY: re.compile(r".*\.(memory|damaged)|\..*\.tmp"),
+    "models/a": re.compile(r"model\.onnx|facts\.json|healthy|\..*\.tmp"),
+    "models/b": re.compile(r"model\.onnx|facts\.json|healthy|\..*\.tmp"),
+    "models/store": re.compile(r"[0-9a-f]{64}(\.[a-z]+)?|\..*\.tmp"),
+    "models": re.compile(r"(pointer|floors|outcome|findings)\.json|failures|models\.lock|bench\.wish|\..*\.tmp"),
     "": re.compile(r"standing\.(json|damaged)|\.standing\..*\.tmp"),
 }
 
@@ -130,7 +134,7 @@ def _facts(config: AgentConfig) -> dict[str, Any]:
         "device": config.device,
         "fleet": config.fleet,
         "broker": config.broker,
-        "running_pid": _running(config.state_dir),
+        "running_pid": running(config.state_dir),
         "starts": standing.session if standing else None,
         "rounds_done": dict(standing.done) if standing else None,
         "outbox": [{"run": entry.run, "round": entry.round, "bytes": entry.size} for entry in owed],
@@ -163,7 +167,7 @@ def _only_one(folder: Path) -> Iterator[None]:
         raise _unwritable(folder / _LOCK, exc) from exc
     if file is None:
         raise StateError(
-            f"another agent (pid {_running(folder)}) uses {folder}", remedy="stop it, or set another state_dir"
+            f"another agent (pid {running(folder)}) uses {folder}", remedy="stop it, or set another state_dir"
         )
     with file:
         yield
@@ -203,7 +207,7 @@ def _unwritable(path: Path, exc: OSError) -> StateError:
     return StateError(f"{path} cannot be written: {exc.strerror}", code=failure.code, remedy=failure.remedy)
 
 
-def _running(folder: Path) -> int | None:
+def running(folder: Path) -> int | None:
     """Returns the process that keeps the lock, or None; writes nothing."""
     try:
         with (folder / _LOCK).open() as file:
@@ -220,7 +224,7 @@ def _running(folder: Path) -> int | None:
 
 
 def _end_running(folder: Path) -> None:
-    pid = _running(folder)
+    pid = running(folder)
     if pid is None:
         return
     try:
@@ -230,7 +234,7 @@ def _end_running(folder: Path) -> None:
     except PermissionError as exc:
         raise StateError(f"agent {pid} is not yours to end", remedy="be the user that it runs as") from exc
     ends_s = time.monotonic() + _FAREWELL_S
-    while _running(folder) is not None:
+    while running(folder) is not None:
         if time.monotonic() > ends_s:
             raise StateError(f"agent {pid} did not end within {_FAREWELL_S:.0f} s", remedy=f"kill it: kill -9 {pid}")
         time.sleep(_GLANCE_S)
@@ -246,7 +250,8 @@ def _say_farewell(config: AgentConfig) -> bool:
         if isinstance(event, Up):
             asked = True
             waiting = {
-                transport.publish(topics.device(config.device, leaf), b"", retain=True) for leaf in ("state", "info")
+                transport.publish(topics.device(config.device, leaf), b"", retain=True)
+                for leaf in ("state", "info", "model")
             }
         elif isinstance(event, Sent):
             waiting.discard(event.token)

@@ -15,6 +15,8 @@ from edge_agent.worker import KILLED, Result, Worker
 from wire.errors import Declined
 from wire.events import log_event
 from wire.messages.plan import RoundPlan
+from wire.topics import Topics
+from wire.transport import Transport
 
 __all__ = ["Work"]
 
@@ -94,12 +96,15 @@ class Work:
         self.fetch.asked_s = now_s - self.fetch.wait_s
         self.asked = tuple(self.fetch.wanted)
 
+    def forget_topics(self, transport: Transport, topics: Topics) -> None:
+        """Ends the subscriptions of what was fetched."""
+        transport.unsubscribe(*(topics.blob(digest) for digest in self.asked))
+
     def tidy(self, store: Path) -> None:
         """Keeps what the next round may build upon."""
         prune(store, _useful(self.plan))
 
     def _header(self, config: AgentConfig, store: Path, outbox: Path) -> dict[str, Any]:
-        data = config.data
         return {
             "device": config.device,
             "store": str(store.absolute()),
@@ -110,15 +115,7 @@ class Work:
             "path": list(self.path),
             "threads": config.train.threads,
             "fetched_bytes": self.fetched_bytes,
-            "data": {
-                "task": data.task,
-                "folder": str(data.folder.absolute()) if data.folder else "",
-                "split": data.split,
-                "parts": data.parts,
-                "part": data.part,
-                "seed": data.seed,
-                "examples": data.examples,
-            },
+            "data": config.data.to_json(),
         }
 
 

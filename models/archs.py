@@ -43,6 +43,7 @@ _BUILT_IN = {
     "cnn1d": Arch(tensors=layouts.cnn1d, defaults=(32, 64), most=6),
     "leaf": Arch(tensors=layouts.leaf),
     "mlp": Arch(tensors=layouts.mlp, defaults=(64,), most=16),
+    "mobile": Arch(tensors=layouts.mobile, defaults=(16, 32), most=6),
     "resnet18": Arch(tensors=layouts.resnet18, defaults=(64,), most=1),
     "resnet8": Arch(tensors=layouts.resnet8, defaults=(16,), most=1),
     "vector": Arch(tensors=layouts.vector, defaults=(1000,), most=1),

@@ -6,6 +6,7 @@ Weights start He-uniform: U(-s, s) with s = sqrt(6 / fan_in). Biases start at 0,
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod, sqrt
 
 from wire.errors import ConfigError
@@ -21,6 +22,7 @@ __all__ = [
     "dense",
     "leaf",
     "mlp",
+    "mobile",
     "norm",
     "resnet8",
     "resnet18",
@@ -43,7 +45,7 @@ def dense(name: str, inputs: int, outputs: int) -> Tensors:
 
 
 def conv(name: str, inputs: int, outputs: int, *kernel: int, bias: bool = True) -> Tensors:
-    """Returns the tensors of torch.nn.Conv1d or Conv2d with one group; `kernel` has one side for each dimension."""
+    """Returns the tensors of torch.nn.Conv1d or Conv2d; `inputs` are those of one group, `kernel` has all its sides."""
     return _weighted(name, (outputs, inputs, *kernel), bias)
 
 
@@ -90,6 +92,17 @@ def resnet18(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> Ten
     return _resnet(shape, outputs, args[0], RESNET_BLOCKS["resnet18"])
 
 
+def mobile(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> Tensors:
+    """Returns a 3x3 stem and, for each width in `args`, a 3x3 convolution by channel and a 1x1 one; out."""
+    if any(width % GROUPS for width in args):
+        raise ConfigError(f"widths {args}", remedy=f"use multiples of {GROUPS}")
+    channels, *_ = sides_of(shape, 3, 1)
+    parts = [_normed("stem", channels, args[0], 3)]
+    for at, (before, after) in enumerate(pairwise((args[0], *args)), start=1):
+        parts += [_normed(f"depth{at}", 1, before, 3), _normed(f"point{at}", before, after, 1)]
+    return _joined(*parts, dense("out", args[-1], outputs))
+
+
 def vector(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> Tensors:
     """Returns one flat tensor: something to send around, with no net to it."""
     return (TensorSpec("vector", (args[0],), spread=1.0),)
@@ -126,6 +139,10 @@ def _block(name: str, before: int, after: int) -> Tensors:
     second = conv(f"{name}.conv2", after, after, 3, 3, bias=False) + norm(f"{name}.norm2", after)
     shortcut = conv(f"{name}.shortcut", before, after, 1, 1, bias=False) if before != after else ()
     return first + second + shortcut
+
+
+def _normed(name: str, inputs: int, outputs: int, side: int) -> Tensors:
+    return conv(name, inputs, outputs, side, side, bias=False) + norm(f"{name}_norm", outputs)
 
 
 def _chain(channels: int, widths: tuple[int, ...], *kernel: int) -> list[Tensors]:

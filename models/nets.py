@@ -186,11 +186,7 @@ class _Block(nn.Module):
 
 
 def _resnet(shape: tuple[int, ...], outputs: int, width: int, blocks: tuple[int, ...]) -> nn.Module:
-    layers: Layers = [
-        ("stem", nn.Conv2d(shape[0], width, 3, padding=1, bias=False)),
-        ("stem_norm", nn.GroupNorm(GROUPS, width)),
-        ("stem_relu", nn.ReLU()),
-    ]
+    layers = _normed("stem", nn.Conv2d(shape[0], width, 3, padding=1, bias=False))
     before = width
     for stage, count in enumerate(blocks, start=1):
         after = width * 2 ** (stage - 1)
@@ -198,6 +194,18 @@ def _resnet(shape: tuple[int, ...], outputs: int, width: int, blocks: tuple[int,
         layers.append((f"stage{stage}", nn.Sequential(first, *(_Block(after, after, 1) for _ in range(count - 1)))))
         before = after
     return _chain(*layers, ("mean", nn.AdaptiveAvgPool2d(1)), _flat(), ("out", nn.Linear(before, outputs)))
+
+
+def _mobile(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> nn.Module:
+    layers = _normed("stem", nn.Conv2d(shape[0], args[0], 3, padding=1, bias=False))
+    for at, (before, after) in enumerate(pairwise((args[0], *args)), start=1):
+        layers += _normed(f"depth{at}", nn.Conv2d(before, before, 3, 2, padding=1, groups=before, bias=False))
+        layers += _normed(f"point{at}", nn.Conv2d(before, after, 1, bias=False))
+    return _chain(*layers, ("mean", nn.AdaptiveAvgPool2d(1)), _flat(), ("out", nn.Linear(args[-1], outputs)))
+
+
+def _normed(name: str, conv: nn.Conv2d) -> Layers:
+    return [(name, conv), (f"{name}_norm", nn.GroupNorm(GROUPS, conv.out_channels)), (f"{name}_relu", nn.ReLU())]
 
 
 def _convs(conv: Any, pool: Any, widths: tuple[int, ...], kernel: int) -> Layers:
@@ -221,6 +229,7 @@ _BUILDERS: dict[str, Callable[[tuple[int, ...], int, tuple[int, ...]], nn.Module
     "cnn1d": _cnn1d,
     "leaf": _leaf,
     "mlp": _mlp,
+    "mobile": _mobile,
     "resnet8": lambda shape, outputs, args: _resnet(shape, outputs, args[0], RESNET_BLOCKS["resnet8"]),
     "resnet18": lambda shape, outputs, args: _resnet(shape, outputs, args[0], RESNET_BLOCKS["resnet18"]),
 }

@@ -96,12 +96,11 @@ def _sweep(options: argparse.Namespace) -> int:
 def _recipe(options: argparse.Namespace, name: str, seed: int | None) -> Recipe:
     from coordinator.recipe import load_recipe  # noqa: PLC0415
 
-    settings = [*options.set]
-    settings += [f'task="{options.task}"', 'model=""'] if options.task else []
+    settings = [f'task="{options.task}"', 'model=""'] if options.task else []
     settings += [f"devices.goal={options.clients_per_round}"] if options.clients_per_round else []
     settings += [f"rounds={options.rounds}"] if options.rounds else []
     settings += [f"seed={seed}"] if seed is not None else []
-    return load_recipe(name, settings)
+    return load_recipe(name, [*settings, *options.set])  # what is set has the last word, as for the other commands
 
 
 def _left(options: argparse.Namespace, folder: Path) -> Any:

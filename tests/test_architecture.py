@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "export": {"wire", "models"},
     "simulation": {"wire", "models", "edge_agent", "coordinator"},
 }
-LATER = {"coordinator/__main__.py": {"simulation"}}
+LATER = {"coordinator/__main__.py": {"export", "simulation"}}
 """What a module may import inside a function although its package may not: see CONTRIBUTING.md, rule 3."""
 MODULES = dict(modules())
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()

@@ -55,6 +55,10 @@ class Kind(IntEnum):
     STATE = 9
     INFO = 10
     CHECKPOINT = 11
+    MANIFEST = 12
+    OFFER = 13
+    MODEL = 14
+    GOLDEN = 15
 
 
 @dataclass(frozen=True, slots=True)

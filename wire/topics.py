@@ -31,6 +31,14 @@ TABLE = (
     Topic("d/{device}/ask", "questions and refusals of plans", False, "device", ("coordinator",)),
     Topic("d/{device}/plan", "the invitation to the open round", True, "coordinator", ("device",)),
     Topic("d/{device}/rcpt", "receipts for updates", False, "coordinator", ("device",)),
+    Topic("d/{device}/offer", "the model that the device may have", True, "coordinator", ("device",)),
+    Topic(
+        "d/{device}/model",
+        "which model it staged, serves and finds healthy",
+        True,
+        "device",
+        ("coordinator", "dashboard"),
+    ),
     Topic("m/blob/+", "pieces of models and specs, on request", False, "coordinator", ("device",)),
     Topic("c/state", "the coordinator's presence; its will", True, "coordinator", ("device", "dashboard")),
 )

@@ -27,23 +27,26 @@ __all__ = [
     "data_command",
     "demo_command",
     "devices_command",
+    "print_facts",
+    "print_table",
     "resume_command",
     "runs_command",
     "serve_command",
+    "serving_of",
     "status_command",
 ]
 
 
 def serve_command(options: argparse.Namespace) -> int:
     """Runs a recipe to its end."""
-    run = serve(_serving(options), _recipe(options), options.run_name)
+    run = serve(serving_of(options), _recipe(options), options.run_name)
     return _finished(options, run)
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on with an open run."""
     run = _open_run(options.home.expanduser(), options.run)
-    return _finished(options, serve(_serving(options), None, run))
+    return _finished(options, serve(serving_of(options), None, run))
 
 
 def demo_command(options: argparse.Namespace) -> int:
@@ -63,7 +66,7 @@ def status_command(options: argparse.Namespace) -> int:
             outcomes = Book(database, run).outcomes(row.number)
             facts |= {"round": row.number, "phase": row.phase.value}
             facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
-    _print(options, facts)
+    print_facts(options, facts)
     return 0
 
 
@@ -72,7 +75,7 @@ def devices_command(options: argparse.Namespace) -> int:
     with closing(_open(options)) as database:
         rows = database.rows("SELECT * FROM devices ORDER BY device")
     devices = [{**dict(row), "info": json.loads(row["info"])} for row in rows]
-    _print_table(options, devices, ("device", "state", "code", "reason", "last_seen"))
+    print_table(options, devices, ("device", "state", "code", "reason", "last_seen"))
     return 0
 
 
@@ -81,7 +84,7 @@ def runs_command(options: argparse.Namespace) -> int:
     with closing(_open(options)) as database:
         names = [row["run"] for row in database.rows("SELECT run FROM runs ORDER BY created")]
         figures = [figures_of(database.ledger(name)) for name in names if options.run in ("", name)]
-    _print_table(options, figures, ("run", "recipe", "task", "status", "rounds", "accuracy", "bytes_up", "seconds"))
+    print_table(options, figures, ("run", "recipe", "task", "status", "rounds", "accuracy", "bytes_up", "seconds"))
     return 0
 
 
@@ -109,7 +112,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return load_recipe(options.recipe, [*settings, *options.set])
 
 
-def _serving(options: argparse.Namespace) -> Serving:
+def serving_of(options: argparse.Namespace) -> Serving:
+    """Returns where the coordinator lives and how it reaches its devices, as the options say."""
     link = parse_link(
         options.broker,
         username=options.username,
@@ -124,7 +128,7 @@ def _serving(options: argparse.Namespace) -> Serving:
 def _finished(options: argparse.Namespace, run: str) -> int:
     with closing(_open(options)) as database:
         facts = figures_of(database.ledger(run))
-    _print(options, facts)
+    print_facts(options, facts)
     return 0 if facts["status"] == "done" else 1
 
 
@@ -152,7 +156,8 @@ def _open_run(home: Path, name: str) -> str:
     raise StateError(f"no open run {name!r} in {home}", remedy="`bitfleet runs` lists what there is")
 
 
-def _print(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+def print_facts(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    """Prints facts by name, or as JSON."""
     if options.json:
         print(json.dumps(facts, indent=2))
         return
@@ -160,7 +165,8 @@ def _print(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
         print(f"{name:18} {'unknown' if value is None else value}")
 
 
-def _print_table(options: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
+def print_table(options: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
+    """Prints rows as a table, or as JSON with all that they hold."""
     if options.json:
         print(json.dumps(list(rows), indent=2))
         return

@@ -14,8 +14,10 @@ from types import MappingProxyType
 from typing import Any
 
 from coordinator.broker import Broker, start_broker
+from coordinator.front.ladder import Ladder, policy_of, show_ladder
 from coordinator.front.live import Progress, watch_run
 from coordinator.front.report import figures_of
+from coordinator.home import keys_of
 from coordinator.recipe import Recipe
 from coordinator.recipes.personal import own_personal
 from coordinator.state.database import open_database
@@ -23,7 +25,6 @@ from models.fetch import cached, fetch
 from models.tasks import task
 from wire.errors import DataError, StateError
 from wire.pipe import die_with_parent
-from wire.sign import make_key, public_key
 
 __all__ = ["DemoOptions", "agent_config", "provide_data", "run_demo", "start_python"]
 
@@ -47,8 +48,7 @@ def run_demo(options: DemoOptions) -> int:
     home, logs = options.folder / "home", options.folder / "logs"
     for folder in (home, logs, options.folder / "broker"):
         folder.mkdir(parents=True, exist_ok=True)
-    if not (home / "round.key").exists():
-        make_key(home / "round.key")
+    keys = keys_of(home)
     recipe = options.folder / "recipe.json"
     recipe.write_text(json.dumps(options.recipe.to_json(), indent=2))
     began_s = time.monotonic()
@@ -57,16 +57,29 @@ def run_demo(options: DemoOptions) -> int:
         words = ["--home", str(home), "--fleet", FLEET, "--broker", broker.url, "--recipe", str(recipe)]
         serve = stack.enter_context(start_python(logs / "coordinator.log", "coordinator", "serve", *words))
         for at in range(options.recipe.devices.goal):
-            stack.enter_context(_agent(options, broker, at, public_key(home / "round.key")))
+            stack.enter_context(_agent(options, broker, at, keys))
         watch_run(Progress(home / "fleet.sqlite", options.recipe, broker.kind), serve)
-    if serve.returncode:
-        tail = (logs / "coordinator.log").read_text().strip().splitlines()[-5:]
-        raise StateError("the coordinator ended early:\n  " + "\n  ".join(tail), remedy=f"see {logs}")
-    facts = _facts(options, broker.kind, time.monotonic() - began_s)
+        if serve.returncode:
+            tail = (logs / "coordinator.log").read_text().strip().splitlines()[-5:]
+            raise StateError("the coordinator ended early:\n  " + "\n  ".join(tail), remedy=f"see {logs}")
+        facts = _facts(options, broker.kind, time.monotonic() - began_s)
+        _show(facts, logs)
+        facts["exports"] = _exports(options, broker.url, facts["run"])
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
-    _show(facts, logs)
     return 0
+
+
+def _exports(options: DemoOptions, broker: str, run: str) -> list[dict[str, Any]]:
+    """Returns what every device runs in the end; a task without data trains nothing that could be exported."""
+    if task(options.recipe.task).data is None:
+        return []
+    print("\nexporting at 8 to 2 bits and rolling out: one board first, then a third, then all ...", flush=True)
+    ladder = Ladder(options.folder / "home", options.folder, options.folder / "logs", FLEET, broker)
+    rows = ladder.climb(run)
+    show_ladder(rows)
+    print(f"  files      {options.folder / 'exports'}  (ONNX, report.md, report.json)")
+    return rows
 
 
 @contextmanager
@@ -101,6 +114,8 @@ def agent_config(
     key: str = "",
     *,
     personal: Mapping[str, Any] = MappingProxyType({}),
+    model_key: str = "",
+    model: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Returns the TOML of one agent of the demo's fleet."""
     lines = [
@@ -110,23 +125,27 @@ def agent_config(
         f"state_dir = {json.dumps(str(folder), ensure_ascii=False)}",
     ]
     lines += [f'coordinator_key = "{key}"'] if key else []
+    lines += [f'model_keys = ["{model_key}"]'] if model_key else []
     lines += ["", "[data]", *(f"{name} = {json.dumps(value)}" for name, value in data.items())]
-    if personal:
-        lines += ["", "[personal]", *(f"{name} = {json.dumps(value)}" for name, value in personal.items())]
+    for section, table in (("personal", personal), ("model", model)):
+        if table:
+            lines += ["", f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
     lines += ["", "[train]", "nice = 0"]  # last: who takes this text may add to it
     return "\n".join([*lines, ""])
 
 
 @contextmanager
-def _agent(options: DemoOptions, broker: Broker, at: int, key: str) -> Iterator[None]:
+def _agent(options: DemoOptions, broker: Broker, at: int, keys: tuple[str, str]) -> Iterator[None]:
     device, recipe = f"device-{at:02d}", options.recipe
     data: dict[str, Any] = {"task": recipe.task}
     if task(recipe.task).data is not None:
         share = {"split": recipe.split_rule, "parts": recipe.devices.goal, "part": at, "seed": recipe.split.seed}
         data |= share | ({"examples": recipe.split.examples} if recipe.split.examples else {})
     config = options.folder / f"{device}.toml"
-    personal = own_personal(recipe.personal, at)
-    config.write_text(agent_config(device, broker.url, options.folder / device, data, key, personal=personal))
+    own: dict[str, Any] = {"personal": own_personal(recipe.personal, at), "model_key": keys[1]}
+    if task(recipe.task).data is not None:
+        own["model"] = policy_of(recipe.task, recipe.model, at)
+    config.write_text(agent_config(device, broker.url, options.folder / device, data, keys[0], **own))
     with start_python(options.folder / "logs" / f"{device}.log", "edge_agent", "run", "--config", str(config)):
         yield
 

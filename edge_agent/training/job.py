@@ -53,15 +53,13 @@ class Job:
 
 def job_from(header: Mapping[str, Any], plan: bytes) -> Job:
     """Returns the job in a header made by edge_agent/work.py and a plan's frame."""
-    data = dict(header["data"])
-    data["folder"] = Path(data["folder"]) if data["folder"] else None
     return Job(
         device=header["device"],
         store=Path(header["store"]),
         outbox=Path(header["outbox"]),
         memory=Path(header["memory"]),
         path=tuple(header["path"]),
-        data=DataConfig(**data),
+        data=DataConfig.from_json(header["data"]),
         own=header["personal"],
         threads=header["threads"],
         fetched_bytes=header["fetched_bytes"],

@@ -12,7 +12,7 @@ import pytest
 from coordinator import broker as broker_module
 from coordinator.broker import start_broker
 from coordinator.home import open_home
-from coordinator.service import Serving, _transport
+from coordinator.service import Serving, open_transport
 from tests.waiting import wait_for
 from wire.errors import ConfigError, TransportError
 from wire.links.link import parse_link
@@ -48,7 +48,7 @@ def test_coordinators_of_two_fleets_do_not_evict_each_other(tmp_path, broker):
     try:
         for fleet in ("home", "away"):
             with open_home(tmp_path / fleet) as home:
-                made.append(_transport(Serving(tmp_path / fleet, fleet, parse_link(broker.url)), home))
+                made.append(open_transport(Serving(tmp_path / fleet, fleet, parse_link(broker.url)), home))
             assert isinstance(made[-1].receive(10), Up)
         first, second = made
         first.subscribe("seen")

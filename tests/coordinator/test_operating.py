@@ -18,6 +18,7 @@ from coordinator.__main__ import _parser
 from coordinator.front.demo import start_python
 from coordinator.home import open_home
 from coordinator.recipes import sections
+from coordinator.rollout.stages import STATUSES
 from coordinator.rounds.phases import NEXT, Phase
 from edge_agent import config
 from edge_agent.__main__ import main as agent_main
@@ -61,8 +62,9 @@ def told(cls, but=()) -> list[tuple[str, str]]:
 
 def test_every_key_of_the_board_with_its_default():
     found = [[(row[0], row[1]) for row in table] for table in tables(SECTIONS["The board's configuration"])]
-    parts = [told(cls) for cls in (config.DataConfig, config.Limits, config.TrainConfig, config.LinkConfig)]
-    assert found == [told(config.AgentConfig, ("data", "limits", "train", "link", "personal")), *parts]
+    sections = (config.DataConfig, config.Limits, config.TrainConfig, config.LinkConfig, config.ModelConfig)
+    parts = [told(cls) for cls in sections]
+    assert found == [told(config.AgentConfig, ("data", "limits", "train", "link", "model", "personal")), *parts]
 
 
 def test_every_key_of_a_recipe_with_its_default():
@@ -87,15 +89,30 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
 
 
+def by_name(name: str, parser: argparse.ArgumentParser) -> list[tuple[str, set[str]]]:
+    """Returns (command, options) of a command, or of each of its words if it has some."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return [(f"{name} {word}", options_of(inner)) for word, inner in action.choices.items()]
+    return [(name, options_of(parser))]
+
+
+def test_every_status_of_a_roll_out():
+    assert [row[0] for row in rows(SECTIONS["Roll-outs"])] == [f"`{status}`" for status in STATUSES]
+
+
 def test_every_command_of_the_laptop_with_its_options():
     known = {}
     for action in _parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
-            known = {name: options_of(parser) for name, parser in action.choices.items()}
+            known = {name: options for choice in action.choices.items() for name, options in by_name(*choice)}
     found = {}
     for command, options, _ in rows(SECTIONS["Commands on the laptop"]):
-        found[re.match(r"`bitfleet (\w+)", command)[1]] = set(re.findall(r"`(--[a-z-]+)`", options))
-    found["serve"] |= found["resume"]
+        named = re.match(r"`bitfleet ([a-z]+(?: [a-z]+)?)", command)[1]
+        found[named] = set(re.findall(r"`(--[a-z0-9-]+)`", options))
+    for more in ("serve", "rollout resume", "rollout abort"):
+        found[more] |= found["resume"]
+    found["rollout start"] |= found["rollout resume"]
     assert found == known
 
 

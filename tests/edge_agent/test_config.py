@@ -28,19 +28,23 @@ def test_what_is_left_out_has_its_default(tmp_path):
 def test_every_key_is_read(tmp_path):
     text = (
         NEEDED
-        + f'coordinator_key = "{"ab" * 32}"\n'
+        + f'coordinator_key = "{"ab" * 32}"\nmodel_keys = ["{"cd" * 32}"]\n'
         + '[data]\ntask = "digits"\nfolder = "~/readings"\nsplit = "iid"\nparts = 4\npart = 3\nseed = 9\nexamples = 5\n'
+        + "held_out = 0.1\n"
         + "[limits]\nmin_free_memory_mb = 1\nmin_free_disk_mb = 2.5\nmax_temperature_c = 70\n"
         + "min_battery_percent = 50\nmains_only = true\n"
         + "[train]\nthreads = 2\nlinger_s = 0\nnice = 5\nattempts = 7\nmax_batch = 64\n"
         + '[link]\nkeepalive_s = 30\nchunk_kib = 16\nusername = "dev-1"\npassword_file = "pass"\nca_file = "ca"\n'
         + 'cert_file = "cert"\nkey_file = "key"\n'
+        + '[model]\nmax_latency_ms = 20\nmax_bytes = 9\nmax_mj = 8\nmin_accuracy = 0.5\nprofiles = ["int8"]\n'
+        + "max_size_mb = 7\nhealth_s = 6\nprobe_s = 5\n"
     )
     config, plain = read(tmp_path, text), read(tmp_path, NEEDED + DATA)
     given, ordinary = asdict(config), asdict(plain)
-    for part in ("data", "limits", "train", "link"):
+    for part in ("data", "limits", "train", "link", "model"):
         same = [name for name, value in given[part].items() if value == ordinary[part][name] and name != "task"]
         assert not same, f"[{part}] {same} were not taken from the file"
+    assert config.model_keys == ("cd" * 32,)
     assert config.data.folder is not None
     assert str(config.data.folder).startswith(str(Path.home()))
     assert type(config.limits.min_free_memory_mb) is float
@@ -99,11 +103,33 @@ def test_a_key_that_is_none_is_found_before_the_first_plan(tmp_path, key):
         ("link", "keepalive_s", 0),
         ("link", "keepalive_s", 65536),
         ("link", "chunk_kib", 1),
+        ("model", "min_accuracy", 1.5),
+        ("model", "health_s", -1.0),
+        ("model", "probe_s", 0.5),
+        ("model", "max_latency_ms", -1.0),
+        ("model", "max_bytes", -1),
     ],
 )
 def test_numbers_that_mean_nothing(tmp_path, section, key, value):
     with pytest.raises(ConfigError, match=f"{section}.{key} = {value}.*; choose"):
         read(tmp_path, NEEDED + DATA + f"[{section}]\n{key} = {value}\n")
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.95])
+def test_a_share_of_held_out_examples_that_leaves_none_to_train_on(tmp_path, share):
+    with pytest.raises(ConfigError, match=r"data.held_out = .*; choose 0 to 0.9"):
+        read(tmp_path, NEEDED + DATA + f"held_out = {share}\n")
+
+
+@pytest.mark.parametrize("keys", ['[""]', '["ab"]', f'["{"cd" * 32}", "{"XY" * 32}"]'])
+def test_a_model_key_that_is_none(tmp_path, keys):
+    with pytest.raises(ConfigError, match="model_keys holds"):
+        read(tmp_path, NEEDED + f"model_keys = {keys}\n" + DATA)
+
+
+def test_a_profile_that_nobody_makes(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.profiles = 'int7'; choose of int8, float"):
+        read(tmp_path, NEEDED + DATA + '[model]\nprofiles = ["int7"]\n')
 
 
 def test_no_file(tmp_path):

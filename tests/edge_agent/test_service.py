@@ -167,6 +167,9 @@ def test_leave_deletes_what_the_agent_wrote_and_nothing_else(tmp_path, capsys, m
     digest = "0" * 64
     own = [f"store/{digest}", f"store/{digest}.model", f"store/{digest}.part", f"store/.{digest}.model.7.tmp"]
     own += [f"outbox/run-1.0.{digest}.update", "outbox/x.damaged", "outbox/.x.update.7.tmp"]
+    own += ["models/a/model.onnx", "models/a/facts.json", "models/b/healthy", "models/b/.facts.json.7.tmp"]
+    own += [f"models/{name}.json" for name in ("pointer", "floors", "outcome", "findings")]
+    own += [f"models/store/{digest}", f"models/store/{digest}.part", "models/failures", "models/models.lock"]
     own += ["standing.json", "standing.damaged", ".standing.json.7.tmp", "agent.lock"]
     others = ["readings/mine.npz", "store/shop.txt", "thesis.tex"]
     for name in own + others:
@@ -239,8 +242,8 @@ def test_an_agent_starts_while_status_looks_at_its_lock(tmp_path, monkeypatch):
         fcntl.flock(glance, fcntl.LOCK_SH)
         monkeypatch.setattr(service.time, "sleep", lambda seconds: glance.close())
         with service._only_one(tmp_path):
-            assert service._running(tmp_path) == os.getpid()
-    assert service._running(tmp_path) is None
+            assert service.running(tmp_path) == os.getpid()
+    assert service.running(tmp_path) is None
 
 
 def test_a_lock_that_was_deleted_keeps_nobody_out_and_nobody_in(tmp_path, monkeypatch):
@@ -254,7 +257,7 @@ def test_a_lock_that_was_deleted_keeps_nobody_out_and_nobody_in(tmp_path, monkey
     monkeypatch.setattr(fcntl, "flock", deleted_meanwhile)
     monkeypatch.setattr(service.time, "sleep", lambda seconds: None)
     with service._only_one(tmp_path):
-        assert service._running(tmp_path) == os.getpid()
+        assert service.running(tmp_path) == os.getpid()
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path, capsys):

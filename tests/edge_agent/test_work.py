@@ -53,7 +53,7 @@ def test_the_job_says_all_that_the_child_needs(tmp_path):
     assert (header["device"], header["threads"], header["path"]) == ("dev-1", 3, [])
     assert (header["store"], header["outbox"]) == (str(store), str(tmp_path / "outbox"))
     folder = str(tmp_path / "readings")
-    shared = {"split": "iid", "parts": 4, "part": 2, "seed": 9, "examples": 120}
+    shared = {"split": "iid", "parts": 4, "part": 2, "seed": 9, "examples": 120, "held_out": 0.0}
     assert header["data"] == {"task": "echo", "folder": folder, **shared}
     assert header["durable"] is True
     assert (work.fetch, work.training, work.tries) == (None, True, 1)

@@ -22,6 +22,13 @@ def test_counts_of_the_papers():
     assert count("mlp-24-24-24", 1, 8, 8) == 64 * 24 + 24 + 2 * (24 * 24 + 24) + 24 * 10 + 10
 
 
+def test_mobile_lists_depthwise_weights_of_one_input_each():
+    shapes = {tensor.name: tensor.shape for tensor in spec_of("mobile", (1, 28, 28), 10, 0).trainable}
+    assert shapes["depth1.weight"] == shapes["depth2.weight"] == (16, 1, 3, 3)
+    assert shapes["point2.weight"] == (32, 16, 1, 1)
+    assert not {"stem.bias", "depth1.bias", "point1.bias"} & set(shapes)
+
+
 def test_arguments_replace_the_defaults():
     assert find_arch("mlp")[2] == (64,)
     assert find_arch("mlp-3-4")[2] == (3, 4)
@@ -57,6 +64,8 @@ def test_wrong_text_is_refused_with_a_way_out(text, names):
         ("cnn1d", (1, 8, 8), 7),
         ("resnet8", (6, 100), 7),
         ("resnet8-12", (1, 8, 8), 10),
+        ("mobile-8-12", (1, 8, 8), 10),
+        ("mobile", (6, 100), 7),
         ("mlp", (), 10),
         ("mlp", (0, 8), 10),
         ("mlp", (8,), 0),

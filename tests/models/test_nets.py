@@ -28,6 +28,9 @@ CASES = [
     ("resnet18", (3, 32, 32), 10),
     ("cnn1d", (6, 100), 7),
     ("cnn1d-8", (1, 33), 2),
+    ("mobile", (1, 28, 28), 10),
+    ("mobile-8-16-8", (3, 9, 5), 4),
+    ("mobile-8", (1, 1, 1), 2),
 ]
 
 
@@ -46,6 +49,18 @@ def test_spec_and_net_agree(arch, shape, outputs):
 @pytest.mark.parametrize(("arch", "shape", "outputs"), CASES)
 def test_the_rule_for_foreign_nets_gives_the_built_in_tensors(arch, shape, outputs):
     assert listed(arch, shape, outputs) == tensors_of(arch, shape, outputs)
+
+
+def test_mobile_convolves_by_channel_and_halves_the_sides():
+    net = build(spec_of("mobile", (3, 28, 28), 10, 1))
+    assert [(m.groups, m.stride, m.kernel_size) for m in net.modules() if isinstance(m, nn.Conv2d)] == [
+        (1, (1, 1), (3, 3)),
+        (16, (2, 2), (3, 3)),
+        (1, (1, 1), (1, 1)),
+        (16, (2, 2), (3, 3)),
+        (1, (1, 1), (1, 1)),
+    ]
+    assert net[:-3](torch.zeros(1, 3, 28, 28)).shape == (1, 32, 7, 7)
 
 
 def test_what_is_not_loaded_is_nan_and_frozen_is_in_place():

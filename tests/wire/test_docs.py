@@ -13,8 +13,10 @@ from tests.wire.messages.golden import GOLDEN
 from wire.bits import Bits
 from wire.frame import MAX_DEPTH, MAX_HEADER_BYTES, Kind
 from wire.messages import reports
+from wire.messages.manifest import MANIFEST_BYTES, MOST_VARIANTS, PROFILES, Manifest, Measured, Variant
 from wire.messages.plan import MAX_BLOBS, MAX_ROUND, MAX_STAGES, RoundPlan
 from wire.messages.reports import STATES, VERDICTS, Ask, DeviceState, Receipt
+from wire.messages.rollout import MODEL_PHASES, Found, ModelReport, Offer
 from wire.messages.update import MAX_HEADER_BYTES as MAX_UPDATE_HEADER_BYTES
 from wire.messages.update import UpdateHeader
 from wire.stages.chain import STAGES
@@ -24,6 +26,7 @@ from wire.topics import TABLE
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/wire.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## \d+\. (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL))
+MODELS = SECTIONS["Models: manifest, golden blob, offer, report"]
 BLOCKS = dict(re.findall(r"^```hex (\w+)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))
 
 
@@ -108,6 +111,31 @@ def test_fields(section, message):
 def test_report_fields(head, message):
     text = SECTIONS["Reports: state, ask, receipt"].split(f"\n**{head}**", 1)[1].split("\n**", 1)[0]
     assert fields_told(text) == [field.name for field in fields(message)]
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("field of the manifest", Manifest),
+        ("field of a variant", Variant),
+        ("field of what was measured", Measured),
+        ("field of the offer", Offer),
+        ("field of the report", ModelReport),
+        ("field of what a device found", Found),
+    ],
+)
+def test_fields_of_models(head, message):
+    table = MODELS.split(f"\n| {head} |", 1)[1].split("\n\n", 1)[0]
+    assert sorted(fields_told(f"| {head} |{table}\n")) == sorted(field.name for field in fields(message))
+
+
+def test_choices_and_limits_of_models():
+    (phases,) = [names(row[1]) for row in rows(MODELS) if row[0] == "`phase`"]
+    assert tuple(phases) == MODEL_PHASES
+    (profiles,) = [names(row[1]) for row in rows(MODELS) if row[0] == "`profile`"]
+    assert tuple(profiles) == PROFILES
+    assert f"at most {MANIFEST_BYTES} bytes, always signed" in MODELS
+    assert f"list of 1 to {MOST_VARIANTS} objects" in MODELS
 
 
 def test_choices():

@@ -3,6 +3,9 @@
 The file NAME.part holds the bytes. While the pieces come in order, its size says what is there; from the first one that
 leaves a gap on, NAME.spans holds one line "start end" for each piece. Both may be torn by a power cut: the payload
 counts only when its SHA-256 is right, and otherwise starts again from nothing.
+
+Of a portion only the first bytes of a payload are wanted. Its digest cannot tell whether they are right, so that
+whoever asked for them has to find out; the file stays NAME.part, and a longer portion goes on where it ends.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wire.errors import WireError
@@ -65,7 +68,10 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Assembly:
-    """One payload under way. `folder` must exist; files are called by the digest, or by `prefix` and it."""
+    """One payload under way, or the first `total` bytes of one: a portion.
+
+    `folder` must exist; files are called by the digest, or by `prefix` and it.
+    """
 
     folder: Path
     digest: str
@@ -73,11 +79,12 @@ class Assembly:
     spans: Spans
     prefix: str = ""
     noted: bool = False
+    portion: bool = False
 
     @classmethod
-    def open(cls, folder: Path, digest: str, total: int, prefix: str = "") -> Assembly:
+    def open(cls, folder: Path, digest: str, total: int, prefix: str = "", *, portion: bool = False) -> Assembly:
         """Returns the assembly, with what an earlier process left of it."""
-        assembly = cls(folder, digest, total, Spans(total), prefix)
+        assembly = cls(folder, digest, total, Spans(total), prefix, portion=portion)
         assembly._recall()
         return assembly
 
@@ -91,8 +98,22 @@ class Assembly:
         """Returns the file that holds the ranges, if there is more than one."""
         return self.folder / f"{self.prefix}{self.digest}.spans"
 
+    def within(self, chunk: Chunk) -> Chunk | None:
+        """Returns what of a piece belongs here, or None. Of a portion others may have asked for other bytes."""
+        if not self.portion:
+            return chunk
+        if chunk.total < self.total:
+            remedy = "publish the model again"
+            raise WireError(
+                f"a payload of {chunk.total} bytes, {self.total} of it are wanted", code="E-BLOB", remedy=remedy
+            )
+        data = chunk.data[: max(0, self.total - chunk.offset)]
+        if not len(data) or self.spans.covers(chunk.offset, chunk.offset + len(data)):
+            return None
+        return replace(chunk, total=self.total, data=data)
+
     def put(self, chunk: Chunk) -> None:
-        """Writes a piece where it belongs."""
+        """Writes a piece, all of which belongs here, where it belongs."""
         if chunk.total != self.total:
             raise WireError(f"a piece says {chunk.total} bytes in all, the first one said {self.total}", code="E-SIZE")
         if self.spans.covers(chunk.offset, chunk.offset + len(chunk.data)):
@@ -111,7 +132,10 @@ class Assembly:
         """Moves the whole payload to `path` if its digest is right; else drops it and returns False.
 
         Where losing it in a power cut costs no more than fetching it again, `durable` = False spares the disk.
+        A portion stays where it is, unchecked.
         """
+        if self.portion:
+            return True
         if self._found_digest() != self.digest:
             self.drop()
             return False
@@ -146,13 +170,15 @@ class Assembly:
     def _recall(self) -> None:
         size = self.part.stat().st_size if self.part.exists() else 0
         self.noted = self.notes.exists()
-        if not 0 < size <= self.total:
+        if not size or (size > self.total and not self.portion):
             self.drop()
         elif not self.noted:
-            self.spans.add(0, size)
+            self.spans.add(0, min(size, self.total))
         else:
             for line in self.notes.read_text("ascii", errors="replace").splitlines():
                 if edges := _NOTE.fullmatch(line):
                     start, end = int(edges[1]), int(edges[2])
-                    if start < end <= size:
-                        self.spans.add(start, end)
+                    if start < end <= size and start < self.total:
+                        self.spans.add(start, min(end, self.total))
+            if not self.spans.held:
+                self.drop()  # else the file would be begun anew beside notes that speak of the old one

@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.config import DataConfig
 from edge_agent.training import local_data as module
-from edge_agent.training.local_data import local_data
+from edge_agent.training.local_data import held_out_data, local_data
 from models.archs import spec_of
 from wire.errors import ConfigError, DataError
 
@@ -79,3 +79,19 @@ def test_a_share_that_is_not_there():
 def test_a_task_without_data_needs_a_folder():
     with pytest.raises(DataError, match="name a folder"):
         local_data(DataConfig("echo"), SPEC)
+
+
+def test_held_out_examples_are_never_trained_on_and_stay_held_out(tmp_path):
+    x = np.random.default_rng(1).normal(size=(300, *SPEC.input)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x[:200], y=np.arange(200) % SPEC.outputs)
+    config = DataConfig("digits", folder=tmp_path, held_out=0.3)
+    held, rest = held_out_data(config, SPEC.input), local_data(config, SPEC)
+    assert 30 < len(held) < 90
+    assert len(held) + len(rest) == 200
+    rows = {one.tobytes() for one in held.x}
+    assert not rows & {one.tobytes() for one in rest.x}
+    np.savez(tmp_path / "b.npz", x=x[200:], y=np.arange(100) % SPEC.outputs)
+    module._cached.cache_clear()
+    assert rows <= {one.tobytes() for one in held_out_data(config, SPEC.input).x}
+    assert not rows & {one.tobytes() for one in local_data(config, SPEC).x}
+    assert held_out_data(DataConfig("digits", folder=tmp_path), SPEC.input) is None

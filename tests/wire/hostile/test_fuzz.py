@@ -32,8 +32,11 @@ from wire.errors import BitfleetError, ConfigError, WireError
 from wire.frame import Kind, decode_frame, peek_header
 from wire.messages.blob import apply_blob, digest_bytes, read_snapshot, read_trunk, trunk_blob
 from wire.messages.chain import decode_chain, encode_chain
+from wire.messages.golden import decode_golden
+from wire.messages.manifest import MANIFEST_BYTES, encode_manifest, read_manifest
 from wire.messages.plan import BlobRef, RoundPlan, decode_plan, encode_plan, shortest_path
 from wire.messages.reports import decode_ask, decode_state, encode_ask, encode_receipt, encode_state, read_receipt
+from wire.messages.rollout import ModelReport, decode_model_report, encode_model_report, encode_offer, read_offer
 from wire.messages.update import MAX_HEADER_BYTES, decode_update, read_header, update_codec
 from wire.pieces.chunks import Spans, decode_chunk
 from wire.spec import ModelSpec, TensorSpec
@@ -87,6 +90,27 @@ def take_trunk(data: bytes, bits: Bits) -> None:
     read_trunk(data, digest_bytes(data), STILL)
 
 
+def take_manifest(data: bytes, bits: Bits) -> None:
+    manifest = read_manifest(decode_frame(data, Kind.MANIFEST, MANIFEST_BYTES))
+    again = encode_manifest(manifest, lambda body: bytes(64))
+    assert read_manifest(decode_frame(again, Kind.MANIFEST)) == manifest
+
+
+def take_offer(data: bytes, bits: Bits) -> None:
+    offer = read_offer(decode_frame(data, Kind.OFFER))
+    assert read_offer(decode_frame(encode_offer(offer), Kind.OFFER)) == offer
+
+
+def take_model(data: bytes, bits: Bits) -> None:
+    report = decode_model_report(data)
+    assert decode_model_report(encode_model_report(report)) == report
+
+
+def take_golden(data: bytes, bits: Bits) -> None:
+    inputs, outputs = decode_golden(data)
+    assert 4 * (inputs.size + sum(rows.size for rows in outputs.values())) < len(data)
+
+
 def take_chunk(data: bytes, bits: Bits) -> None:
     chunk = decode_chunk(data, 1 << 20)
     spans = Spans(chunk.total)
@@ -115,6 +139,10 @@ TARGETS = {
         [encode_receipt(RECEIPT)],
         lambda data, bits: encode_receipt(read_receipt(decode_frame(data, Kind.RECEIPT))),
     ),
+    "manifest": Target([MADE["manifest"]()], take_manifest),
+    "offer": Target([MADE["offer"]()], take_offer),
+    "model": Target([MADE["model"](), encode_model_report(ModelReport())], take_model),
+    "golden": Target([MADE["golden"]()], take_golden),
     "piece": Target([MADE["piece"]()], take_chunk, framed=False),
 }
 

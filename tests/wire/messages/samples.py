@@ -10,8 +10,11 @@ import numpy as np
 from wire.frame import Kind, encode_frame
 from wire.messages.blob import Downlink, delta_blob, snapshot_blob
 from wire.messages.chain import encode_chain
+from wire.messages.golden import encode_golden
+from wire.messages.manifest import Manifest, Measured, Variant, encode_manifest, key_id
 from wire.messages.plan import RoundPlan, encode_plan
 from wire.messages.reports import Ask, DeviceState, Receipt, encode_ask, encode_receipt, encode_state
+from wire.messages.rollout import Found, ModelReport, Offer, encode_model_report, encode_offer
 from wire.messages.train import TrainSettings
 from wire.messages.update import Update, UpdateHeader, encode_update
 from wire.params import Params, params_digest
@@ -44,6 +47,41 @@ UPDATE = Update(HEADER, STEP)
 STATE = DeviceState("training", 3, "run-1", 2)
 ASK = Ask("blob", SNAPSHOT_REF.digest, total=SNAPSHOT_REF.size, spans=((0, 16), (32, 48)))
 RECEIPT = Receipt(SNAPSHOT_REF.digest, "run-1", 2, "missing", spans=((0, 1024),))
+MODEL_KEY = bytes(range(32))
+GOLDEN_INPUTS = np.float32([[0, 0.5, 1], [1, -1, 0.25]])
+GOLDEN_OUTPUTS = {"int8-4": np.float32([[0.5, -0.5], [2, 1]])}
+MANIFEST = Manifest(
+    fleet="home",
+    model="digits",
+    version=3,
+    content=params_digest(HELD),
+    created_s=1_800_000_000,
+    expires_s=1_831_536_000,
+    key=key_id("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"),
+    input=(3,),
+    outputs=2,
+    labels=("no", "yes"),
+    preprocessing="values / 16",
+    lineage={"run": "run-1", "rounds": 10, "devices": 4, "epsilon": None},
+    golden=SNAPSHOT_REF.digest,
+    golden_bytes=144,
+    variants=(
+        Variant(
+            "int8-4", "int8", 4.0, DELTA_REF.digest, 1234, ("Conv", "Gemm"), "1.16", 0.125, Measured("laptop", 0.9)
+        ),
+    ),
+    parent=2,
+)
+OFFER = Offer("rollout-3-c0ffee", SNAPSHOT_REF.digest, 900, 3)
+FOUND = Found("int8-4", True, "best accuracy that fits", 1.5, 2048)
+MODEL = ModelReport("healthy", 3, 3, 3, 3, "int8-4", 4.0, "best accuracy that fits", found=(FOUND,))
+
+
+def signed(body: bytes) -> bytes:
+    """Returns the signature with the key of the samples; Ed25519 gives the same bytes every time."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(MODEL_KEY).sign(body)
 
 
 def plan_with(stages: list[dict[str, object]], scope: str = "update") -> RoundPlan:
@@ -63,6 +101,10 @@ MADE: dict[str, Callable[[], bytes]] = {
     "state": lambda: encode_state(STATE),
     "ask": lambda: encode_ask(ASK),
     "receipt": lambda: encode_receipt(RECEIPT),
+    "manifest": lambda: encode_manifest(MANIFEST, signed),
+    "offer": lambda: encode_offer(OFFER),
+    "model": lambda: encode_model_report(MODEL),
+    "golden": lambda: encode_golden(GOLDEN_INPUTS, GOLDEN_OUTPUTS),
     "chain": lambda: encode_chain([DELTA_REF]),
     "piece": lambda: encode_chunk(SNAPSHOT_REF.digest, SNAPSHOT_REF.size, 32, SNAPSHOT[32:48]),
 }

@@ -1,0 +1,76 @@
+"""Sizes and latency of exported files: a CNN of a million parameters, and the overhead in a net of 20,000.
+
+Both nets are as they start: sizes and times do not depend on training. Each file passes the export's own gate, which
+times it beside the float model: one thread, batch 1, interleaved, the median of each round's own ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import Figure, Requirement, Result, at_most
+
+__all__ = ["run"]
+
+_LARGE, _SMALL = "cnn-64-128-256-256", "cnn-16-32"
+_LIMITS = {
+    "int8": {8: 0.260, 6: 0.200, 5: 0.170, 4: 0.136, 3: 0.105, 2: 0.073},
+    "float": {8: 0.258, 6: 0.195, 5: 0.163, 4: 0.131, 3: 0.099, 2: 0.067},
+}
+_OVERHEAD = 12_000
+_LATENCY = 0.5
+
+
+def run(options: Sequence[str]) -> Result:
+    """Exports both nets and reads their reports."""
+    parser = argparse.ArgumentParser(prog="scripts/bench export")
+    parser.add_argument("--rounds", type=int, default=41, help="rounds of each timing (%(default)s)")
+    asked = parser.parse_args(options)
+    large, small = (_report(arch, asked.rounds) for arch in (_LARGE, _SMALL))
+    figures: dict[str, Figure] = {"large": _LARGE, "large_parameters": large["parameters"]}
+    figures |= {"small": _SMALL, "small_parameters": small["parameters"], "float_bytes": large["float"]["bytes"]}
+    figures["float_latency_ms"] = large["float"]["latency_ms"]
+    requirements: list[Requirement] = []
+    for one in large["variants"]:
+        name, bits = one["name"], round(one["bits"])
+        figures |= {f"{name}_over_float": one["size_ratio"], f"{name}_latency_ratio": one["latency_ratio"]}
+        figures |= {f"{name}_load_ms": one["load_ms"], f"{name}_load_ratio": one["load_ratio"]}
+        requirements.append(at_most(f"{name} size over float", _LIMITS[one["profile"]][bits], one["size_ratio"]))
+        if one["profile"] == "int8":
+            requirements.append(at_most(f"{name} latency over float", _LATENCY, one["latency_ratio"]))
+    for one in small["variants"]:
+        figures[f"small_{one['name']}_overhead_bytes"] = _overhead(one, small)
+        requirements.append(at_most(f"small {one['name']} overhead", _OVERHEAD, _overhead(one, small)))
+    refused = [*large["refused"], *small["refused"]]
+    requirements.append(at_most("files refused by the gate", 0, len(refused)))
+    figures |= {f"refused {one['name']}": one["reason"] for one in refused}
+    return Result(figures, tuple(requirements))
+
+
+def _report(arch: str, rounds: int) -> dict[str, Any]:
+    from export.ladder.make import Wish, make_ladder
+    from export.ladder.source import Source
+    from models.archs import spec_of
+    from models.data import load
+    from models.init import initial
+
+    spec = spec_of(arch, (1, 28, 28), 10, 1)
+    data = load("fashion", "test")
+    source = Source(spec, initial(spec), arch, data.take(_first(320)), calibration=256)
+    with tempfile.TemporaryDirectory() as folder:
+        return make_ladder(source, Wish(rounds=rounds), Path(folder))
+
+
+def _first(count: int) -> Any:
+    import numpy as np
+
+    return np.arange(count)
+
+
+def _overhead(one: Mapping[str, Any], report: Mapping[str, Any]) -> int:
+    """Returns what the file has beside its parameters at their width: grids, nodes, names, metadata."""
+    return int(one["bytes"] - report["parameters"] * one["bits"] / 8)

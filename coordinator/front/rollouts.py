@@ -1,0 +1,191 @@
+"""What `bitfleet rollout`, `manifest` and `keys` do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from coordinator.front.commands import print_facts, print_table, serving_of
+from coordinator.home import Home, in_use, keys_of, open_home, shelf_of
+from coordinator.rollout.book import RolloutBook
+from coordinator.rollout.publish import load_manifest
+from coordinator.rollout.run import run_rollout
+from coordinator.rollout.shown import DEVICE_COLUMNS, VERSION_COLUMNS, facts_of, manifest_facts
+from coordinator.rollout.stages import OVER, PASS_OVER, Rollout, obey
+from coordinator.rollout.start import Request, start_rollout
+from coordinator.state.database import open_database
+from wire.errors import StateError
+from wire.sign import make_key, public_key
+
+__all__ = [
+    "abort_command",
+    "keys_command",
+    "manifest_list_command",
+    "manifest_show_command",
+    "pause_command",
+    "resume_rollout_command",
+    "rollout_status_command",
+    "start_command",
+]
+
+
+def start_command(options: argparse.Namespace) -> int:
+    """Publishes a version and rolls it out."""
+    request = _request(options)
+    return _ran(options, run_rollout(serving_of(options), lambda home: start_rollout(home, request, int(time.time()))))
+
+
+def rollout_status_command(options: argparse.Namespace) -> int:
+    """Prints where a roll-out stands, device by device."""
+    _show(options, options.rollout)
+    return 0
+
+
+def pause_command(options: argparse.Namespace) -> int:
+    """Holds new offers, through the process that has the roll-out or without one."""
+    name = _open_one(options)
+    if not _left_for_another(options, name, "pause"):
+        with open_home(_home(options)) as home:
+            book = RolloutBook(home.database)
+            before = book.load(name)
+            with home.database.change():
+                book.save(before, obey(before, "pause", 0.0))
+    _show(options, name)
+    return 0
+
+
+def resume_rollout_command(options: argparse.Namespace) -> int:
+    """Goes on with a roll-out that was paused, held or interrupted; here, unless another process has it."""
+    name = _open_one(options)
+    wish = " ".join(["resume", *_without(options)])
+    if _left_for_another(options, name, wish):
+        _show(options, name)
+        return 0
+    return _ran(options, run_rollout(serving_of(options), lambda home: _wished(home, name, wish)))
+
+
+def abort_command(options: argparse.Namespace) -> int:
+    """Ends a roll-out and withdraws its offers from devices that have not begun."""
+    name = _open_one(options, ended_too=True)
+    if _left_for_another(options, name, "abort"):
+        _show(options, name)
+        return 0
+    rollout = run_rollout(serving_of(options), lambda home: _wished(home, name, "abort"))
+    _show(options, name)
+    return 0 if rollout.over else 1
+
+
+def manifest_show_command(options: argparse.Namespace) -> int:
+    """Prints a published version as JSON."""
+    with _book(options) as book:
+        at = book.published(options.version)
+    manifest = load_manifest(shelf_of(_home(options)), at)
+    print(json.dumps(manifest_facts(manifest, at.digest), indent=2))
+    return 0
+
+
+def manifest_list_command(options: argparse.Namespace) -> int:
+    """Prints all versions that were published here."""
+    with _book(options) as book:
+        print_table(options, book.versions(), VERSION_COLUMNS)
+    return 0
+
+
+def keys_command(options: argparse.Namespace) -> int:
+    """Prints the public halves of the keys; keys that are not there yet are made."""
+    plans, models = keys_of(_home(options))
+    if options.key is not None:
+        if not options.key.exists():
+            make_key(options.key)
+        models = public_key(options.key)
+    if options.json:
+        print(json.dumps({"coordinator_key": plans, "model_keys": [models]}, indent=2))
+    else:
+        print(f'coordinator_key = "{plans}"\nmodel_keys = ["{models}"]')
+    return 0
+
+
+def _request(options: argparse.Namespace) -> Request:
+    return Request(
+        fleet=options.fleet,
+        folder=options.folder,
+        content=options.content,
+        devices=tuple(name for name in options.devices.split(",") if name),
+        canary=options.canary,
+        stage_s=options.stage_s,
+        without=tuple(_without(options)),
+        days=options.days,
+        key=options.key,
+        least_version=options.least_version,
+    )
+
+
+def _without(options: argparse.Namespace) -> list[str]:
+    return [word for word in PASS_OVER if getattr(options, f"continue_without_{word}")]
+
+
+def _open_one(options: argparse.Namespace, ended_too: bool = False) -> str:
+    """Returns the roll-out that is not over, or, `ended_too`, the newest."""
+    with _book(options) as book:
+        name = book.unfinished()
+        if name is None and not ended_too:
+            newest = book.newest()
+            raise StateError(
+                f"no roll-out is open; {newest!r} is {book.load(newest).status}",
+                remedy="start one with `bitfleet rollout start`",
+            )
+        return name or book.newest()
+
+
+def _left_for_another(options: argparse.Namespace, name: str, wish: str) -> bool:
+    """Leaves a wish if a process works in the home, which has the roll-out or will have it; tells whether it did."""
+    home = _home(options)
+    if not in_use(home):
+        return False
+    with closing(open_database(home / "fleet.sqlite")) as database, database.change():
+        RolloutBook(database).wish(name, wish)
+    return True
+
+
+def _wished(home: Home, name: str, wish: str) -> str:
+    with home.database.change():
+        RolloutBook(home.database).wish(name, wish)
+    return name
+
+
+def _ran(options: argparse.Namespace, rollout: Rollout) -> int:
+    _show(options, rollout.name)
+    if rollout.status == "held":
+        remedy = "`bitfleet rollout resume --continue-without-late` (or -failed), or `bitfleet rollout abort`"
+        raise StateError(f"roll-out {rollout.name!r} is held: {rollout.reason}", remedy=remedy)
+    if rollout.status in OVER and rollout.status != "done":
+        raise StateError(f"roll-out {rollout.name!r} is {rollout.status}: {rollout.reason}")
+    return 0
+
+
+def _show(options: argparse.Namespace, name: str) -> None:
+    with _book(options) as book:
+        facts: dict[str, Any] = facts_of(book, name or book.newest())
+    if options.json:
+        print_facts(options, facts)
+        return
+    rows: list[Mapping[str, Any]] = facts.pop("devices")
+    print_facts(options, facts)
+    # Of a device that did not take it, why it did not is what a person looks for; JSON has both texts.
+    print_table(options, [{**row, "why": row["reason"] or row["why"]} for row in rows], DEVICE_COLUMNS)
+
+
+@contextmanager
+def _book(options: argparse.Namespace) -> Iterator[RolloutBook]:
+    with closing(open_database(_home(options) / "fleet.sqlite", read_only=True)) as database:
+        yield RolloutBook(database)
+
+
+def _home(options: argparse.Namespace) -> Path:
+    home: Path = options.home
+    return home.expanduser()

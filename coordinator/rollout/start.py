@@ -1,0 +1,110 @@
+"""Opens a roll-out: a new version of an export or of an older version, and the devices that it is for, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from coordinator.home import Home
+from coordinator.rollout.book import RolloutBook
+from coordinator.rollout.exported import Export, read_export
+from coordinator.rollout.publish import Edition, load_manifest, of_export, renewed, shelve
+from coordinator.rollout.stages import PASS_OVER, Member, Rollout
+from coordinator.state.registry import Registry
+from wire.errors import ConfigError, StateError
+from wire.messages.fields import DEVICE_ID
+from wire.messages.manifest import Manifest
+from wire.settings import check_range
+from wire.topics import Topics
+
+__all__ = ["Request", "start_rollout"]
+
+_MOST_DAYS = 3650
+_LONGEST_STAGE_S = 90 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks for: an export folder, or an older version's content; and how it shall go out.
+
+    Without `devices` it goes to all that the home knows. `least_version` is for a home that lost its database: devices
+    take no version below one that they have had.
+    """
+
+    fleet: str
+    folder: Path | None = None
+    content: int = 0
+    devices: tuple[str, ...] = ()
+    canary: str = ""
+    stage_s: float = 3600.0
+    without: tuple[str, ...] = ()
+    days: int = 365
+    key: Path | None = None
+    least_version: int = 1
+
+
+def start_rollout(home: Home, request: Request, now_s: int) -> str:
+    """Publishes a new version, enters its roll-out, and returns the roll-out's name; nobody is told of it yet."""
+    book = RolloutBook(home.database)
+    _check(request, book)
+    members = _in_order(home, request)
+    version = max(book.next_version(), request.least_version)
+    edition = Edition(
+        request.fleet, version, now_s, request.days, request.key or home.model_key(), parent=book.next_version() - 1
+    )
+    manifest, export = _manifest(home, book, request, edition)
+    at = shelve(home.shelf, manifest, edition.key, export.files if export else {}, home.durable)
+    name = f"rollout-{version}-{token_hex(3)}"
+    without = frozenset(request.without)
+    rollout = Rollout(name, version, members, stage_s=request.stage_s, without=without)
+    with home.database.change():
+        book.enter(manifest, at, rollout)
+    return name
+
+
+def _manifest(home: Home, book: RolloutBook, request: Request, edition: Edition) -> tuple[Manifest, Export | None]:
+    if request.folder is not None:
+        export = read_export(request.folder)
+        return of_export(export, edition), export
+    return renewed(load_manifest(home.shelf, book.published(request.content)), edition), None
+
+
+def _check(request: Request, book: RolloutBook) -> None:
+    if (request.folder is None) == (request.content == 0):
+        raise ConfigError("a roll-out needs an export folder or an older version", remedy="EXPORT_DIR or --content N")
+    Topics(request.fleet)
+    check_range("--days", request.days, 1, _MOST_DAYS)
+    check_range("--stage-s", request.stage_s, 1, _LONGEST_STAGE_S)
+    check_range("--least-version", request.least_version, 1, 1 << 53)
+    if wrong := set(request.without) - set(PASS_OVER):
+        raise ConfigError(f"continue without {sorted(wrong)}", remedy=f"one of {', '.join(PASS_OVER)}")
+    open_one = book.unfinished()
+    if open_one:
+        remedy = "`bitfleet rollout resume` goes on with it, `bitfleet rollout abort` ends it"
+        raise StateError(f"roll-out {open_one!r} is not over", remedy=remedy)
+
+
+def _in_order(home: Home, request: Request) -> tuple[Member, ...]:
+    """Returns the devices in the order in which they get the model: the canary, then as named, else by id."""
+    names = list(dict.fromkeys(request.devices)) or _known(home)
+    if not names:
+        remedy = "name them with --devices, or let them join a run first: `bitfleet devices` lists who was seen"
+        raise StateError("this home knows no devices", remedy=remedy)
+    for name in (*names, *([request.canary] if request.canary else [])):
+        if not DEVICE_ID.fullmatch(name):
+            raise ConfigError(f"device {name!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
+    if request.canary and request.canary not in names:
+        raise ConfigError(f"the canary {request.canary!r} is none of the devices", remedy=f"one of {_short(names)}")
+    return tuple(Member(name) for name in sorted(names, key=lambda name: name != request.canary))
+
+
+def _known(home: Home) -> list[str]:
+    registry = Registry(home.database)
+    registry.recall()
+    return sorted(registry.devices)
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,1 @@
+"""Models on the device: which are accepted, which fits this board, and which one serves."""

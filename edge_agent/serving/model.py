@@ -1,0 +1,211 @@
+"""The model that serves on this device, for the application: it follows every switch without a restart.
+
+    from edge_agent import Model
+    model = Model.current()
+    scores = model.predict(x)
+
+Needs NumPy and onnxruntime, nothing else. The file is read at once and its digest compared, so a switch beside it
+cannot tear it. A new model is loaded in the background: the one before answers until then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.config import load_config
+from edge_agent.serving.health import note_failure
+from edge_agent.serving.session import open_session, run_rows
+from edge_agent.serving.slots import POINTER, Slot, read_pointer, read_slot
+from wire.errors import BitfleetError, DataError, StateError, WireError
+from wire.events import log_event
+
+if TYPE_CHECKING:
+    from wire.params import Array
+
+__all__ = ["DEFAULT_CONFIG", "Loaded", "Model", "models_folder"]
+
+DEFAULT_CONFIG = Path("/etc/bitfleet/agent.toml")
+_LOOK_S = 0.5
+_TRIES = 5
+_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory: its slot's facts, and the runtime's session over it."""
+
+    facts: Mapping[str, Any]
+    session: Any
+
+
+@dataclass(slots=True)
+class Model:
+    """Answers with whatever model serves. Made by `current`; may be used from several threads."""
+
+    folder: Path
+    threads: int
+    loaded: Loaded
+    seen: tuple[int, int]
+    looked_s: float
+    unfit: str = ""
+    worker: threading.Thread | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def current(cls, where: Path | str | None = None, threads: int = 1) -> Model:
+        """Returns the model that serves. `where` is the agent's state_dir or its configuration; none: the usual one."""
+        folder = models_folder(Path(where) if where is not None else DEFAULT_CONFIG)
+        for _ in range(_TRIES):
+            seen = _signature(folder)
+            slot = _serving(folder)
+            if slot is None:
+                break
+            try:
+                return cls(folder, threads, _load(slot, threads), seen, time.monotonic())
+            except StateError:
+                time.sleep(_AGAIN_S)  # the agent is at work between the pointer and the file
+            except WireError as exc:
+                _note(folder, slot, exc.code, exc.message)
+                raise
+        raise StateError(f"no model serves in {folder}", remedy="offer one: bitfleet rollout start")
+
+    def predict(self, x: Any) -> Array:
+        """Returns the outputs for one example, or for many in rows; DataError for any other shape."""
+        self._follow_later()
+        loaded = self.loaded
+        rows, single = _rows(x, loaded.facts)
+        return self._run(loaded, rows)[0] if single else self._run(loaded, rows)
+
+    def follow(self) -> bool:
+        """Looks for a switch now and loads what serves; tells whether it is another model than before."""
+        with self.lock:
+            self.looked_s = time.monotonic()
+            seen = _signature(self.folder)
+            slot = None if seen == self.seen else _serving(self.folder)
+            digest = str(slot.facts["digest"]) if slot else ""
+            if slot is None or digest == self.unfit:
+                self.seen = seen  # without a pointer the last model goes on
+                return False
+            if digest == self.loaded.facts["digest"]:
+                self.seen, self.unfit, self.loaded = seen, "", Loaded(slot.facts, self.loaded.session)
+                return False
+            try:
+                self.loaded = _load(slot, self.threads)
+                self.seen = seen
+                return True
+            except StateError:
+                return False  # the agent is at work on it: the next look is soon
+            except BitfleetError as exc:
+                self.seen, self.unfit = seen, digest
+                _note(self.folder, slot, exc.code, exc.message)
+                return False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Returns the names of the outputs."""
+        return tuple(self.loaded.facts["labels"])
+
+    @property
+    def version(self) -> int:
+        """Returns the version of the model that answers now."""
+        return int(self.loaded.facts["version"])
+
+    @property
+    def variant(self) -> str:
+        """Returns the variant of the model that answers now."""
+        return str(self.loaded.facts["variant"])
+
+    @property
+    def input(self) -> tuple[int, ...]:
+        """Returns the shape of one example."""
+        return tuple(self.loaded.facts["input"])
+
+    def _follow_later(self) -> None:
+        """Starts a look in the background, at most twice a second and one at a time."""
+        now_s = time.monotonic()
+        if now_s - self.looked_s < _LOOK_S or (self.worker and self.worker.is_alive()):
+            return
+        self.looked_s = now_s
+        if _signature(self.folder) != self.seen:
+            self.worker = threading.Thread(target=self.follow, name="bitfleet-model", daemon=True)
+            self.worker.start()
+
+    def _run(self, loaded: Loaded, rows: Array) -> Array:
+        import numpy as np  # noqa: PLC0415
+
+        try:
+            found: Array = run_rows(loaded.session, rows)
+        except Exception as exc:  # the runtime's errors share no root
+            reason = f"{type(exc).__name__}: {exc}"
+            _note_facts(self.folder, loaded.facts, "E-MODEL-LOAD", reason)
+            raise WireError(f"model {loaded.facts['version']} failed: {reason}", code="E-MODEL-LOAD") from exc
+        if not np.isfinite(found).all():
+            _note_facts(self.folder, loaded.facts, "E-MODEL-NAN", "an answer is not finite")
+            raise WireError(f"model {loaded.facts['version']} gave an answer that is not finite", code="E-MODEL-NAN")
+        return found
+
+
+def models_folder(where: Path) -> Path:
+    """Returns the folder of models of a state_dir, or of the agent that a configuration is for."""
+    state_dir = where if where.is_dir() else load_config(where).state_dir
+    return state_dir / "models"
+
+
+def _signature(folder: Path) -> tuple[int, int]:
+    try:
+        facts = (folder / POINTER).stat()
+    except OSError:
+        return 0, 0
+    return facts.st_ino, facts.st_mtime_ns
+
+
+def _serving(folder: Path) -> Slot | None:
+    pointer = read_pointer(folder)
+    return read_slot(folder, pointer.serving) if pointer else None
+
+
+def _load(slot: Slot, threads: int) -> Loaded:
+    """Returns a slot's model in memory; StateError if its file does not hold what the facts say."""
+    try:
+        data = slot.path.read_bytes()
+    except OSError as exc:
+        raise StateError(f"{slot.path} cannot be read: {exc.strerror}") from exc
+    if hashlib.sha256(data).hexdigest() != slot.facts["digest"]:
+        raise StateError(f"{slot.path} holds other bytes than its facts say", remedy="restart the agent")
+    return Loaded(slot.facts, open_session(data, slot.facts.get("options", {}), threads))
+
+
+def _rows(x: Any, facts: Mapping[str, Any]) -> tuple[Array, bool]:
+    """Returns the examples in rows as float32, and whether there was only one, without a row of its own."""
+    import numpy as np  # noqa: PLC0415
+
+    shape = tuple(facts["input"])
+    values = np.asarray(x)
+    single = values.shape == shape
+    if not single and (values.shape[1:] != shape or not len(values)):
+        raise DataError(f"input of shape {values.shape}", remedy=f"give {shape}, or rows of that shape")
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"input of type {values.dtype}", remedy="give numbers")
+    rows = np.ascontiguousarray(values[None] if single else values, dtype=np.float32)
+    if not np.isfinite(rows).all():
+        raise DataError("the input holds values that are not finite as float32", remedy="repair or leave them out")
+    return rows, single
+
+
+def _note(folder: Path, slot: Slot, code: str, reason: str) -> None:
+    _note_facts(folder, slot.facts, code, reason)
+
+
+def _note_facts(folder: Path, facts: Mapping[str, Any], code: str, reason: str) -> None:
+    """Tells the agent, where this process may write to its folder; in the log it stands in any case."""
+    log_event("model-failed", version=facts["version"], variant=facts["variant"], code=code, reason=reason)
+    try:
+        note_failure(folder, str(facts["digest"]), code, reason)
+    except OSError as exc:
+        log_event("model-failure-unnoted", reason=exc.strerror)

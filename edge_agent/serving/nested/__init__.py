@@ -1,0 +1,1 @@
+"""Files that are cut from the first bytes of a bundle."""

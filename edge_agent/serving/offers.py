@@ -1,0 +1,299 @@
+"""What the agent does about models: takes an offer, has it installed, watches it, and says where it stands.
+
+The agent calls these hooks and knows nothing else of it. Nothing is made on the disk before the first offer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_agent.config import AgentConfig
+from edge_agent.fetch import ask_for, prune
+from edge_agent.gate import disk_failure, free_memory_bytes
+from edge_agent.serving.health import FAILURES, Watch
+from edge_agent.serving.install import Installation, Means, facts_of
+from edge_agent.serving.outcome import Books, Shelf, basis_of, model_report, refusal
+from edge_agent.serving.probe import Probe
+from edge_agent.serving.slots import alone, commit, fall_back, stage, switch
+from wire.errors import BitfleetError, StateError
+from wire.events import log_event
+from wire.frame import Kind
+from wire.messages.rollout import ModelReport, Offer, encode_model_report, read_offer
+from wire.pieces.chunks import Chunk
+from wire.sign import open_signed
+from wire.topics import Topics
+from wire.transport import Transport
+
+__all__ = ["FOLDER", "WISH", "Serving"]
+
+FOLDER = "models"
+WISH = "bench.wish"
+_AGAIN_S = 600.0
+_WISHES_S = 10.0  # so often a person's wish is looked for
+
+
+@dataclass
+class Serving:
+    """One device's models. `wall_s` is the time of day, for expiry only; `fetched_bytes` came for offers that ended."""
+
+    config: AgentConfig
+    transport: Transport
+    clock: Callable[[], float]
+    wall_s: Callable[[], float] = time.time
+    free_memory_bytes: Callable[[], int | None] = free_memory_bytes
+    folder: Path = field(init=False)
+    probe: Probe = field(init=False)
+    books: Books = field(init=False)
+    offer: Offer | None = None
+    installation: Installation | None = None
+    watch: Watch | None = None
+    said: ModelReport | None = None
+    again_s: float = float("inf")
+    training: bool = False
+    pinned: bool = False
+    online: bool = False
+    alive: bool = False
+    fetched_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder = self.config.state_dir / FOLDER
+        self.probe = Probe(self.config.train.nice)
+        self.books = Books(self.config, self.folder)
+        if self.folder.exists():
+            self._wake_up()
+
+    def topic(self, leaf: str) -> str:
+        """Returns one of this device's topics."""
+        return Topics(self.config.fleet).device(self.config.device, leaf)
+
+    def greet(self) -> None:
+        """A new link: offers are asked for, and what was said is said again."""
+        self.online = True
+        self.transport.subscribe(self.topic("offer"))
+        self.ask_again()
+
+    def cut(self) -> None:
+        """The link is gone, and with it what was on its way."""
+        self.online = False
+        if self.installation and self.installation.fetch:
+            self.installation.fetch.cut()
+
+    def ask_again(self) -> None:
+        """Asks for what is missing, and forgets what was said: the other side may be a new one."""
+        self.said = None
+        self._fetch_more()
+
+    def take_offer(self, payload: bytes) -> None:
+        """Begins with what is offered, unless it is here already or was settled; empty withdraws it."""
+        if not payload:
+            self._withdraw()
+            return
+        offer = read_offer(open_signed(payload, Kind.OFFER, self.config.coordinator_key))
+        if not self.alive:
+            self._wake_up()
+        if self.installation and (self.installation.offer.manifest == offer.manifest or self._staged):
+            self.offer = offer
+            return
+        self._drop_installation()
+        self.offer, self.again_s = offer, float("inf")
+        if self.watch is None and not self.books.settled(offer):
+            self._begin(offer)
+
+    def take(self, chunk: Chunk) -> None:
+        """Takes a piece of a blob, if it is one of ours."""
+        if self.installation and self.installation.fetch:
+            try:
+                self.installation.fetch.take(chunk, self.clock())
+            except BitfleetError as exc:
+                self._refuse(exc)
+
+    def step(self, now_s: float, training: bool) -> None:
+        """Does whatever is due; training goes before probing."""
+        if not self.alive:
+            return
+        self.training = training
+        try:
+            self._advance(now_s, training)
+        except BitfleetError as exc:
+            self._refuse(exc)
+        except OSError as exc:
+            self._refuse(disk_failure(exc))
+        self._say()
+
+    def due_s(self, now_s: float) -> float:
+        """Returns how long nothing is to be done here."""
+        if self.watch is not None:
+            return max(0.0, self.watch.due_s(now_s, self.training))
+        if self.installation is not None:
+            return max(0.0, self.installation.due_s(now_s, self.training, self.online))
+        wait_s = _WISHES_S if self.offer else float("inf")
+        return max(0.0, min(wait_s, self.again_s - now_s))
+
+    @property
+    def report(self) -> ModelReport:
+        """Returns where the device stands."""
+        one, under_way = self.installation, None
+        if one is not None:
+            under_way = ModelReport(one.phase, one.offer.version, found=one.choice.found if one.choice else ())
+        elif self.watch is not None:
+            under_way = ModelReport("active", self.watch.slot.version, found=self.books.outcome.found)
+        return model_report(self.books.shelf, self.books.outcome, under_way)
+
+    @property
+    def _staged(self) -> bool:
+        return self.installation is not None and self.installation.phase == "staged"
+
+    @property
+    def _means(self) -> Means:
+        return Means(self.config, self.folder, self.probe, self.wall_s, self.free_memory_bytes)
+
+    def _wake_up(self) -> None:
+        """Makes the folder, and goes on with what was being tried."""
+        self.alive = True
+        (self.folder / "store").mkdir(parents=True, exist_ok=True)
+        self.books.start()
+        self._watch_if_trying(self.clock())
+
+    def _watch_if_trying(self, now_s: float) -> None:
+        self.books.look()
+        pointer, slot = self.books.shelf.pointer, self.books.shelf.serving
+        if pointer and pointer.trying and slot:
+            self.watch = Watch(self._means, slot, now_s + self.config.model.health_s)
+
+    def _advance(self, now_s: float, training: bool) -> None:
+        self.books.look()
+        slot = self.books.shelf.serving
+        if self.watch and (slot is None or slot.facts["digest"] != self.watch.slot.facts["digest"]):
+            self.probe.stop()  # a person put another one there
+            self.watch = None
+        if self.watch is not None:
+            self._go_on_watching(self.watch, now_s, training)
+        elif self.installation is not None:
+            self._go_on_installing(self.installation, now_s, training)
+        elif self.offer and (now_s >= self.again_s or (self.folder / WISH).exists() or self._let_go()):
+            self._begin(self.offer)
+
+    def _let_go(self) -> bool:
+        """Tells whether a version was pinned until now and an offer has waited for that."""
+        pointer = self.books.shelf.pointer
+        before, self.pinned = self.pinned, bool(pointer and pointer.pinned)
+        return before and not self.pinned and self.offer is not None and not self.books.settled(self.offer)
+
+    def _begin(self, offer: Offer) -> None:
+        wish = self.folder / WISH
+        self.again_s = float("inf")
+        self.installation = Installation(offer, self._means, wish.exists(), self.books.needed(self._means.store))
+        log_event("offer", rollout=offer.rollout, version=offer.version, manifest=offer.manifest[:12])
+        try:
+            wish.unlink(missing_ok=True)
+            self.installation.begin()
+        except BitfleetError as exc:
+            self._refuse(exc)
+        except OSError as exc:
+            self._refuse(disk_failure(exc))
+        self._fetch_more()
+
+    def _fetch_more(self) -> None:
+        fetch = self.installation.fetch if self.installation else None
+        if fetch and self.online and not fetch.complete:
+            ask_for(fetch, self.transport, Topics(self.config.fleet), self.config.device, self.clock())
+
+    def _go_on_installing(self, one: Installation, now_s: float, training: bool) -> None:
+        if self.books.shelf.pointer and self.books.shelf.pointer.pinned:
+            self._drop_installation()
+            return
+        if self._staged:
+            self._switch(one, now_s)
+            return
+        before = one.fetch
+        one.step(now_s, training)
+        if one.ready:
+            self._stage(one)
+        elif one.fetch is not None and (one.fetch is not before or one.fetch.overdue_s(now_s) <= 0):
+            self._fetch_more()
+
+    def _stage(self, one: Installation) -> None:
+        """Fills the other slot; what serves already, or was only to be measured, needs none."""
+        manifest, choice, shelf = one.manifest, one.choice, self.books.shelf
+        if manifest is None or choice is None or choice.variant is None:
+            raise StateError("an installation that is ready has no choice", code="E-INTERNAL")
+        facts = shelf.serving.facts if shelf.serving else {}
+        if (facts.get("manifest"), facts.get("digest")) == (one.offer.manifest, choice.variant.digest):
+            self._drop_installation()
+            self.books.end(one.offer.manifest, manifest.version, "healthy", found=choice.found)
+            return
+        facts = facts_of(manifest, one.offer, choice, one.options.get(choice.variant.name, {}))
+        try:
+            with alone(self.folder):
+                one.slot = stage(self.folder, self._means.store / choice.variant.digest, facts, self.config.durable)
+        except StateError as exc:
+            if exc.code != "E-DISK":
+                raise
+            one.damaged()
+            return
+        one.phase = "staged"
+        self.books.shelf = Shelf.look(self.folder)
+        log_event("model-staged", version=manifest.version, variant=choice.variant.name, why=choice.why)
+
+    def _switch(self, one: Installation, now_s: float) -> None:
+        with alone(self.folder):
+            (self.folder / FAILURES).unlink(missing_ok=True)
+            switch(self.folder, one.slot, self.config.durable)
+        self._drop_installation()
+        self._watch_if_trying(now_s)
+
+    def _go_on_watching(self, watch: Watch, now_s: float, training: bool) -> None:
+        verdict = watch.step(now_s, training)
+        if verdict is None:
+            return
+        with alone(self.folder):
+            if verdict.code:
+                fall_back(self.folder, self.config.durable)
+            else:
+                commit(self.folder, self.config.durable)
+        self.watch = None
+        self.books.end_slot(watch.slot, "rolled-back" if verdict.code else "healthy", verdict.code, verdict.reason)
+        self._tidy()
+        self._say()
+        if self.offer and not self.books.settled(self.offer):
+            self._begin(self.offer)  # it came while the other was watched
+
+    def _refuse(self, exc: BitfleetError) -> None:
+        """Ends the installation with a code; what the disk or the network did is tried again later."""
+        one, fault = self.installation, refusal(exc)
+        self.probe.stop()
+        if one is None:
+            log_event("model-trouble", code=exc.code, reason=exc.message)
+            return
+        self._drop_installation()
+        found = one.choice.found if one.choice else ()
+        self.books.end(one.offer.manifest, one.offer.version, "refused", fault, found)
+        if not self.books.outcome.settles(one.offer.manifest, basis_of(self.config)):
+            self.again_s = self.clock() + _AGAIN_S
+        self._tidy()
+
+    def _drop_installation(self) -> None:
+        one, self.installation = self.installation, None
+        if one is not None:
+            self.fetched_bytes += one.fetched_bytes
+            self.probe.stop()
+            if one.asked and self.online:
+                self.transport.unsubscribe(*(Topics(self.config.fleet).blob(digest) for digest in one.asked))
+
+    def _withdraw(self) -> None:
+        self.offer, self.again_s = None, float("inf")
+        if self.installation is not None and not self._staged:
+            log_event("offer-withdrawn", version=self.installation.offer.version)
+            self._drop_installation()
+
+    def _tidy(self) -> None:
+        prune(self._means.store, self.books.needed(self._means.store, self.offer.manifest if self.offer else ""))
+
+    def _say(self) -> None:
+        report = self.report
+        if self.online and report != self.said and (report.phase != "none" or self.said is not None):
+            self.said = report
+            self.transport.publish(self.topic("model"), encode_model_report(report), retain=True)

@@ -1,0 +1,241 @@
+"""What stands on the disk of a device's models: the slots, what became of the last offer, and the report of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from edge_agent.config import AgentConfig
+from edge_agent.info import runtime_version
+from edge_agent.serving.accept import stored_manifest
+from edge_agent.serving.nested.portion import bundles_of
+from edge_agent.serving.policy import Finding
+from edge_agent.serving.slots import POINTER, Pointer, Slot, alone, read_pointer, read_slot, settle
+from wire.errors import BitfleetError
+from wire.events import log_event
+from wire.messages.rollout import Found, ModelReport, Offer
+from wire.pieces.assembly import sweep_drafts, write_whole
+from wire.spec import canonical_json
+
+__all__ = [
+    "Books",
+    "Outcome",
+    "Shelf",
+    "basis_of",
+    "load_findings",
+    "load_outcome",
+    "model_report",
+    "refusal",
+    "save_findings",
+    "save_outcome",
+]
+
+_FILE, _FINDINGS = "outcome.json", "findings.json"
+_LONGEST_REASON = 400
+_PASSING = ("E-BLOB", "E-DISK", "E-DISK-SPACE", "E-INSTALL", "E-STATE", "E-MODEL-EXPIRED")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the offer of a manifest ended. `basis` names the settings and the runtime that it ended under."""
+
+    manifest: str = ""
+    version: int = 0
+    phase: str = "none"
+    code: str = ""
+    reason: str = ""
+    basis: str = ""
+    found: tuple[Found, ...] = ()
+
+    def settles(self, manifest: str, basis: str) -> bool:
+        """Tells whether there is nothing left to do about a manifest, should it be offered again."""
+        return self.manifest == manifest and self.basis == basis and self.code not in _PASSING
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The slots and the pointer as they stand on the disk."""
+
+    pointer: Pointer | None = None
+    serving: Slot | None = None
+    good: Slot | None = None
+    staged: int = 0
+
+    @classmethod
+    def look(cls, folder: Path) -> Shelf:
+        """Returns what is on the disk now."""
+        pointer = read_pointer(folder)
+        held = {name: slot for name in ("a", "b") if (slot := read_slot(folder, name)) is not None}
+        staged = max((slot.version for slot in held.values()), default=0)
+        if pointer is None:
+            return cls(staged=staged)
+        good = held.get(pointer.previous if pointer.trying else pointer.serving)
+        return cls(pointer, held.get(pointer.serving), good if good and good.healthy else None, staged)
+
+
+@dataclass(slots=True)
+class Books:
+    """The slots and the outcome, read again whenever the pointer has changed: a person's command may have done that."""
+
+    config: AgentConfig
+    folder: Path
+    shelf: Shelf = field(default_factory=Shelf)
+    outcome: Outcome = field(default_factory=Outcome)
+    seen: tuple[int, int] | None = None
+
+    def start(self) -> None:
+        """Puts right what a kill left behind."""
+        for place in (self.folder, self.folder / "a", self.folder / "b"):
+            sweep_drafts(place)
+        before = Shelf.look(self.folder)
+        with alone(self.folder):
+            pointer, what = settle(self.folder, self.config.durable)
+        self.look()
+        if what:
+            log_event("model-settled", what=what, serving=pointer.serving if pointer else "none")
+        if what and before.serving and before.pointer and before.pointer.trying:
+            self.end_slot(before.serving, "rolled-back", "E-MODEL-HEALTH", what)
+
+    def look(self) -> None:
+        """Reads what may have changed."""
+        try:
+            facts = (self.folder / POINTER).stat()
+            seen = facts.st_ino, facts.st_mtime_ns
+        except FileNotFoundError:
+            seen = 0, 0
+        if seen != self.seen:
+            self.seen = seen
+            self.shelf, self.outcome = Shelf.look(self.folder), load_outcome(self.folder)
+
+    def settled(self, offer: Offer) -> bool:
+        """Tells whether there is nothing to do about an offer: pinned, ended before, or here already."""
+        pointer, serving = self.shelf.pointer, self.shelf.serving
+        if pointer and pointer.pinned:
+            log_event("offer-waits", version=offer.version, pinned=pointer.pinned)
+            return True
+        if self.outcome.settles(offer.manifest, basis_of(self.config)):
+            return True
+        held = serving is not None and serving.facts["manifest"] == offer.manifest
+        return held and self.outcome.manifest != offer.manifest
+
+    def end(
+        self, manifest: str, version: int, phase: str, fault: tuple[str, str] = ("", ""), found: tuple[Found, ...] = ()
+    ) -> None:
+        """Writes down how an offer ended; on a full disk it is known until the next start at least."""
+        code, reason = fault
+        outcome = Outcome(manifest, version, phase, code, reason[:_LONGEST_REASON], basis_of(self.config), found)
+        log_event("model", version=version, phase=phase, code=code, reason=reason)
+        try:
+            save_outcome(self.folder, outcome, self.config.durable)
+        except OSError as exc:
+            log_event("model-outcome-unsaved", reason=exc.strerror)
+        self.seen = None
+        self.look()
+        self.outcome = outcome
+
+    def end_slot(self, slot: Slot, phase: str, code: str = "", reason: str = "") -> None:
+        """Writes down how the offer ended whose model is in a slot."""
+        found = tuple(Found(**entry) for entry in slot.facts.get("found", ()))
+        self.end(str(slot.facts["manifest"]), slot.version, phase, (code, reason), found)
+
+    def needed(self, store: Path, offered: str = "") -> frozenset[str]:
+        """Returns what is to be kept in the store: of the models in service the manifests, golden answers and bundles;
+        of an offer the manifest and its bundles.
+        """
+        kept = {offered}
+        with suppress(BitfleetError):  # it may have been refused for what its manifest is
+            kept |= bundles_of(stored_manifest(store, offered)) if offered else set()
+        for slot in (self.shelf.serving, self.shelf.good):
+            if slot is not None:
+                kept.add(str(slot.facts["manifest"]))
+                try:
+                    manifest = stored_manifest(store, str(slot.facts["manifest"]))
+                    kept |= {manifest.golden} | bundles_of(manifest)
+                except BitfleetError as exc:
+                    log_event("model-trouble", code=exc.code, reason=exc.message)
+        return frozenset(kept)
+
+
+def basis_of(config: AgentConfig) -> str:
+    """Returns a short name of all that a verdict depends on beside the model: other settings may give another."""
+    facts = [asdict(config.model), sorted(config.model_keys), config.fleet, config.data.held_out, runtime_version()]
+    return sha256(canonical_json(facts)).hexdigest()[:16]
+
+
+def load_outcome(folder: Path) -> Outcome:
+    """Returns the last outcome; without a readable file nothing has ended yet."""
+    try:
+        table: dict[str, Any] = json.loads((folder / _FILE).read_text())
+        found = tuple(Found(**entry) for entry in table.pop("found"))
+        return Outcome(**table, found=found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Outcome()
+
+
+def save_outcome(folder: Path, outcome: Outcome, durable: bool = True) -> None:
+    """Writes the outcome."""
+    write_whole(folder / _FILE, canonical_json(asdict(outcome)), durable)
+
+
+def load_findings(folder: Path, manifest: str, basis: str) -> dict[str, tuple[Finding, dict[str, str]]]:
+    """Returns what earlier probes found of a manifest's variants, under the same settings and runtime."""
+    try:
+        table = json.loads((folder / _FINDINGS).read_text())
+        if (table["basis"], table["manifest"]) != (basis, manifest):
+            return {}
+        return {name: (Finding(**entry["found"]), dict(entry["options"])) for name, entry in table["by"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def save_findings(
+    config: AgentConfig,
+    folder: Path,
+    manifest: str,
+    findings: Mapping[str, Finding],
+    options: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Writes what probes found of a manifest's variants, and the session options of each."""
+    by = {name: {"found": asdict(found), "options": dict(options[name])} for name, found in findings.items()}
+    table = {"basis": basis_of(config), "manifest": manifest, "by": by}
+    write_whole(folder / _FINDINGS, canonical_json(table), config.durable)
+
+
+def model_report(shelf: Shelf, outcome: Outcome, stage: ModelReport | None = None) -> ModelReport:
+    """Returns where the device stands. `stage` has the phase, the version and the findings of what is under way."""
+    facts: Mapping[str, Any] = shelf.serving.facts if shelf.serving else {}
+    now = stage or _settled(shelf, outcome)
+    return ModelReport(
+        phase=now.phase,
+        offered=now.offered,
+        staged=shelf.staged,
+        active=shelf.serving.version if shelf.serving else 0,
+        healthy=shelf.good.version if shelf.good else 0,
+        variant=str(facts.get("variant", "")),
+        bits=float(facts.get("bits", 0.0)),
+        why=str(facts.get("why", "")),
+        code=now.code,
+        reason=now.reason,
+        found=now.found,
+    )
+
+
+def refusal(exc: BitfleetError) -> tuple[str, str]:
+    """Returns the code and the reason of an error."""
+    return exc.code, str(exc).removeprefix(f"{exc.code}: ")
+
+
+def _settled(shelf: Shelf, outcome: Outcome) -> ModelReport:
+    pointer = shelf.pointer
+    if pointer and pointer.pinned:
+        return ModelReport("pinned", outcome.version or pointer.pinned, found=outcome.found)
+    if outcome.phase != "none":
+        return ModelReport(
+            outcome.phase, outcome.version, code=outcome.code, reason=outcome.reason, found=outcome.found
+        )
+    return ModelReport("healthy", shelf.good.version) if shelf.good else ModelReport()

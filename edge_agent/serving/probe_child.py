@@ -1,0 +1,194 @@
+"""The probing child: looks at one file, loads it, compares its answers, measures it, and says what it found.
+
+Everything that reads a model's bytes happens here, behind limits on memory and processor time. Another job of its is to
+cut a file from a bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_agent.config import DataConfig
+from edge_agent.serving.nested.cutting import cut_file
+from edge_agent.serving.policy import Finding
+from edge_agent.serving.session import checked_options, open_session, run_rows
+from edge_agent.serving.slots import file_digest
+from edge_agent.serving.static.graph import Expected, check_graph
+from edge_agent.training.process_memory import peak_memory, reset_peak_memory
+from wire.errors import BitfleetError, WireError
+from wire.frame import Kind, encode_frame
+from wire.pipe import serve_pipe
+
+__all__ = ["answer", "main", "probe"]
+
+_WARM_UPS = 3
+_RUNS = 25
+_ROWS = 64
+_LONGEST_REASON = 400
+_FIRST_TO_GO = "900"
+
+
+def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
+    """Returns the figures of a file and its session options; raises WireError with the code of the first fault."""
+    path = Path(header["path"])
+    for name in ("path", "golden"):
+        if file_digest(Path(header[name])) != header["digest" if name == "path" else "golden_digest"]:
+            raise WireError(f"{header[name]} does not hold what its digest says", code="E-BLOB")
+    data = path.read_bytes()
+    expected = Expected(tuple(header["input"]), header["outputs"], tuple(header["operators"]))
+    options = checked_options(check_graph(data, expected))
+    empty, source = _empty_runtime(header["memory_bytes"])
+    began_s = time.perf_counter()
+    session = open_session(data, options)
+    load_ms = 1e3 * (time.perf_counter() - began_s)
+    first = _check_golden(session, header)
+    latency_ms = _latency_ms(session, first)
+    peak = peak_memory(source)
+    accuracy, examples = _accuracy(session, header)
+    memory = None if peak is None or empty is None else max(0, peak - empty)
+    return Finding(round(load_ms, 3), round(latency_ms, 4), memory, None, accuracy, examples), options
+
+
+def answer(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what was found as plain JSON values, a failure as its code and reason."""
+    try:
+        finding, options = _cut(header) if "cut" in header else probe(header)
+    except BitfleetError as exc:
+        finding, options = Finding(code=exc.code, reason=str(exc).removeprefix(f"{exc.code}: ")[:_LONGEST_REASON]), {}
+    except MemoryError:
+        finding, options = Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free"), {}
+    except OSError as exc:
+        finding, options = Finding(code="E-DISK", reason=str(exc)[:_LONGEST_REASON]), {}
+    except ImportError as exc:
+        finding, options = Finding(code="E-INSTALL", reason=f"{exc}; install the extra `infer`"), {}
+    return {**asdict(finding), "options": options}
+
+
+def main() -> None:
+    """Answers one job. Under memory pressure the kernel takes this process first."""
+    os.nice(int(os.environ.get("BITFLEET_NICE", "0")))
+    try:
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+    except OSError as exc:
+        print(f"event=oom-score reason={exc.strerror!r}", file=sys.stderr)
+    for frame, answers in serve_pipe(Kind.JOB):
+        _limit(frame.header)
+        found = json.loads(json.dumps(answer(frame.header), allow_nan=False))
+        answers.write(encode_frame(Kind.RESULT, found))
+        answers.flush()
+
+
+def _limit(header: Mapping[str, Any]) -> None:
+    """Sets what this process may take: no core file, so much time of the processor, to cut also so much memory."""
+    cpu_s = max(1, round(header["cpu_s"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    if "cut" in header:
+        _limit_memory(header["more_bytes"])
+
+
+def _limit_memory(more_bytes: int) -> None:
+    """Sets how much memory this process may take beyond what it holds."""
+    pages = Path("/proc/self/statm").read_text().split()
+    most = int(pages[0]) * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _cut(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
+    cut_file(header)
+    return Finding(), {}
+
+
+def _empty_runtime(free_bytes: int | None) -> tuple[int | None, str]:
+    """Returns what the process holds with the runtime and no model; from here on it may take `free_bytes` more."""
+    import numpy as np  # noqa: PLC0415
+
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError as exc:
+        raise WireError(f"{exc}", code="E-INSTALL", remedy="install the extra `infer`: onnxruntime and NumPy") from exc
+    del onnxruntime
+    np.ones((8, 8), np.float32) @ np.ones((8, 8), np.float32)
+    pages = Path("/proc/self/statm").read_text().split()
+    if free_bytes is not None:
+        _limit_memory(free_bytes)
+    return int(pages[1]) * resource.getpagesize(), reset_peak_memory()
+
+
+def _check_golden(session: Any, header: Mapping[str, Any]) -> Any:
+    """Returns one golden input, after the answers to all of them were right."""
+    import numpy as np  # noqa: PLC0415
+
+    from wire.messages.golden import decode_golden  # noqa: PLC0415
+
+    inputs, wanted = decode_golden(Path(header["golden"]).read_bytes())
+    if header["variant"] not in wanted or inputs.shape[1:] != tuple(header["input"]):
+        raise WireError(f"no golden outputs for variant {header['variant']!r} in its shape", code="E-MODEL-GOLDEN")
+    found, right = _run(session, inputs), wanted[header["variant"]]
+    if found.shape != right.shape:
+        raise WireError(f"outputs of shape {found.shape}, expected {right.shape}", code="E-MODEL-GOLDEN")
+    if not np.isfinite(found).all():
+        raise WireError(f"{int((~np.isfinite(found)).sum())} outputs are not finite", code="E-MODEL-NAN")
+    worst = float(np.abs(found - right).max())
+    if worst > header["tolerance"]:
+        raise WireError(f"an output is off by {worst:.4g}, at most {header['tolerance']:.4g}", code="E-MODEL-GOLDEN")
+    other = int((found.argmax(1) != right.argmax(1)).sum())
+    if other:
+        raise WireError(f"{other} of {len(right)} golden inputs get another answer", code="E-MODEL-GOLDEN")
+    return inputs[:1]
+
+
+def _run(session: Any, rows: Any) -> Any:
+    try:
+        return run_rows(session, rows)
+    except Exception as exc:  # the runtime's errors share no root
+        raise WireError(f"it does not run: {type(exc).__name__}: {exc}"[:300], code="E-MODEL-LOAD") from exc
+
+
+def _latency_ms(session: Any, one: Any) -> float:
+    for _ in range(_WARM_UPS):
+        _run(session, one)
+    taken = []
+    for _ in range(_RUNS):
+        began_s = time.perf_counter()
+        _run(session, one)
+        taken.append(time.perf_counter() - began_s)
+    return 1e3 * statistics.median(taken)
+
+
+def _accuracy(session: Any, header: Mapping[str, Any]) -> tuple[float | None, int]:
+    """Returns the share of the device's held-out examples that are right; None where it keeps none."""
+    config = DataConfig.from_json(header["data"])
+    if not config.held_out:
+        return None, 0
+    import numpy as np  # noqa: PLC0415
+
+    from edge_agent.training.local_data import held_out_data  # noqa: PLC0415
+
+    try:
+        data = held_out_data(config, tuple(header["input"]))
+    except (BitfleetError, OSError) as exc:
+        print(f"event=no-held-out-data reason={str(exc)!r}", file=sys.stderr)
+        return None, 0
+    if data is None:
+        return None, 0
+    right = 0
+    for at in range(0, len(data), _ROWS):
+        found = _run(session, data.x[at : at + _ROWS])
+        if not np.isfinite(found).all():
+            raise WireError("outputs for the device's own examples are not finite", code="E-MODEL-NAN")
+        right += int((found.argmax(1) == data.y[at : at + _ROWS]).sum())
+    return round(right / len(data), 6), len(data)
+
+
+if __name__ == "__main__":
+    main()

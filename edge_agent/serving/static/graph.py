@@ -1,0 +1,228 @@
+"""Looks at an ONNX file before any runtime does, with the standard library only.
+
+A file passes if it stands alone (no external data, no functions, nothing sparse), uses operators of the standard domain
+that the manifest names and this list knows, in an order without cycles, holds as many bytes as its shapes say, and has
+the one input and the one output that the manifest promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from edge_agent.serving.static.protobuf import Message, garbled, read_message
+
+__all__ = ["OPERATORS", "Expected", "check_graph"]
+
+_WORDS = """
+    Add AveragePool BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape Conv
+    ConvInteger DequantizeLinear Div DynamicQuantizeLinear Elu Erf Exp Expand Flatten Gather Gemm GlobalAveragePool
+    GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu
+    LogSoftmax MatMul MatMulInteger Max MaxPool Min Mul Neg Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Range
+    ReduceMax ReduceMean ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Transpose
+    Unsqueeze Where"""
+OPERATORS = frozenset(_WORDS.split())
+"""Those of the standard domain that a net of layers needs; none opens a file, loops or holds another graph."""
+_MOST_NODES = 20_000
+_MOST_TENSORS = 20_000
+_MOST_SIDES = 16
+_MOST_VALUES = 1 << 28
+_MOST_METADATA_BYTES = 64 * 1024
+_IR = (7, 13)
+_OPSET = (13, 26)
+_ITEM_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64}
+_ITEM_BITS |= {21: 4, 22: 4, 25: 2, 26: 2}
+_FLOAT = 1
+_TYPED = {4: {1}, 5: {2, 3, 4, 5, 6, 9, 10}, 7: {7}, 10: {11}, 11: {12, 13}}  # field of TensorProto: its types
+_HIGH = bytes(range(0x80, 0x100))
+
+_MODEL = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14})  # without 20 training_info, 25 functions
+_OPSETS = frozenset({1, 2})
+_GRAPH = frozenset({1, 2, 5, 10, 11, 12, 13, 14, 16})  # without 15 sparse_initializer
+_NODE = frozenset({1, 2, 3, 4, 5, 6, 7, 9})
+_ATTRIBUTE = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 13, 20})  # without graphs, sparse tensors, lists of tensors, types
+_TENSOR = frozenset({1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 16})  # 13 and 14 are looked at, to be named
+_VALUE = frozenset({1, 2, 3, 4})
+_TYPE = frozenset({1, 6})
+_TENSOR_TYPE = frozenset({1, 2})
+_SHAPE = frozenset({1})
+_SIDE = frozenset({1, 2, 3})
+_PAIR = frozenset({1, 2})
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the manifest says of a file: the shape of one example, the outputs, and the operators that it may use."""
+
+    input: tuple[int, ...]
+    outputs: int
+    operators: tuple[str, ...]
+
+
+def check_graph(data: bytes | memoryview, expected: Expected) -> dict[str, str]:
+    """Returns the metadata of an ONNX file; raises WireError (E-MODEL-GRAPH) with the place of the first fault."""
+    model = read_message(memoryview(data), "model", _MODEL)
+    _check_versions(model)
+    body = model.data(7)
+    if body is None:
+        raise garbled("model", "there is no graph")
+    graph = read_message(body, "graph", _GRAPH)
+    stored = _check_tensors(graph)
+    inputs = _check_ends(graph, 11, "input", expected.input)
+    if stored & inputs:
+        raise garbled("graph", f"{sorted(stored & inputs)[0]!r} is both an input and an initialiser")
+    made = _check_nodes(graph, stored | inputs, expected.operators)
+    outputs = _check_ends(graph, 12, "output", (expected.outputs,))
+    if not outputs <= made:
+        raise garbled("graph", f"no node makes the output {sorted(outputs)[0]!r}")
+    return _metadata(model)
+
+
+def _check_versions(model: Message) -> None:
+    ir = model.number(1)
+    if not _IR[0] <= ir <= _IR[1]:
+        raise garbled("model", f"IR version {ir}, {_IR[0]} to {_IR[1]} are read")
+    sets = [read_message(view, "opset_import", _OPSETS) for view in model.all(8)]
+    if len(sets) != 1 or sets[0].text(1) not in ("", "ai.onnx"):
+        raise garbled("model", f"operators of {len(sets)} domains; one, the standard domain, is allowed")
+    if not _OPSET[0] <= sets[0].number(2) <= _OPSET[1]:
+        raise garbled("model", f"opset {sets[0].number(2)}, {_OPSET[0]} to {_OPSET[1]} are read")
+
+
+def _check_tensors(graph: Message) -> set[str]:
+    names: set[str] = set()
+    values = 0
+    found = graph.all(5)
+    if len(found) > _MOST_TENSORS:
+        raise garbled("graph", f"{len(found)} initialisers, at most {_MOST_TENSORS} are read")
+    for at, view in enumerate(found):
+        place = f"initialiser {at}"
+        tensor = read_message(view, place, _TENSOR, _MOST_VALUES)
+        name = tensor.text(8)
+        if not name or name in names:
+            raise garbled(place, f"its name {name!r} is empty or taken")
+        names.add(name)
+        values += _check_tensor(tensor)
+        if values > _MOST_VALUES:
+            raise garbled(place, f"more than {_MOST_VALUES} values in all")
+    return names
+
+
+def _check_tensor(tensor: Message) -> int:
+    """Returns how many values a tensor has."""
+    place = tensor.place
+    if 13 in tensor or tensor.number(14):
+        raise garbled(place, "its values lie in another file")
+    kind = tensor.number(2)
+    if kind not in _ITEM_BITS:
+        raise garbled(place, f"values of type {kind}")
+    sides = list(tensor.numbers(1))
+    if len(sides) > _MOST_SIDES or any(not 0 <= side <= _MOST_VALUES for side in sides):
+        raise garbled(place, f"shape {sides[: _MOST_SIDES + 1]}")
+    count = prod(sides)
+    if count > _MOST_VALUES:
+        raise garbled(place, f"{count} values")
+    _check_amount(tensor, kind, count)
+    return count
+
+
+def _check_amount(tensor: Message, kind: int, count: int) -> None:
+    """Raises unless there are exactly as many values as the shape says, in one of the two places for them."""
+    raw = tensor.data(9)
+    typed = [field for field in _TYPED if field in tensor]
+    if raw is not None:
+        wanted = -(-count * _ITEM_BITS[kind] // 8)
+        if typed or len(raw) != wanted:
+            raise garbled(tensor.place, f"{len(raw)} bytes of values, its shape needs {wanted}")
+        return
+    if any(kind not in _TYPED[field] for field in typed) or len(typed) > 1:
+        raise garbled(tensor.place, f"values of type {kind} in the fields {typed}")
+    found = sum(_count_typed(tensor, field) for field in typed)
+    if found != count:
+        raise garbled(tensor.place, f"{found} values, its shape needs {count}")
+
+
+def _count_typed(tensor: Message, field: int) -> int:
+    """Returns how many values a typed field holds: 4 or 8 bytes each, or varints, which end in a low byte."""
+    if field in (4, 10):
+        return sum(len(view) for view in tensor.all(field)) // (4 if field == 4 else 8)
+    entries = tensor.fields[field]
+    return sum(1 if isinstance(one, int) else len(bytes(one).translate(None, _HIGH)) for one in entries)
+
+
+def _check_nodes(graph: Message, known: set[str], named: Iterable[str]) -> set[str]:
+    """Returns what the nodes make; each may use only what is there before it, so there is no cycle."""
+    allowed, made = OPERATORS & set(named), set[str]()
+    found = graph.all(1)
+    if not 0 < len(found) <= _MOST_NODES:
+        raise garbled("graph", f"{len(found)} nodes, 1 to {_MOST_NODES} are read")
+    for at, view in enumerate(found):
+        node = read_message(view, f"node {at}", _NODE)
+        operator = node.text(4)
+        if node.text(7) not in ("", "ai.onnx") or operator not in OPERATORS:
+            raise garbled(node.place, f"operator {node.text(7)}:{operator} is not on this device's list")
+        if operator not in allowed:
+            raise garbled(node.place, f"operator {operator} is not in the manifest's list")
+        if missing := set(node.texts(1)) - known - made - {""}:
+            raise garbled(node.place, f"input {sorted(missing)[0]!r} is not there yet")
+        made |= _new_names(node, known, made)
+        _check_attributes(node)
+    return made
+
+
+def _new_names(node: Message, known: set[str], made: set[str]) -> set[str]:
+    outputs = [name for name in node.texts(2) if name]
+    if not outputs or len(set(outputs)) < len(outputs):
+        raise garbled(node.place, "it has no output, or the same one twice")
+    for name in outputs:
+        if name in known or name in made:
+            raise garbled(node.place, f"output {name!r} is there already")
+    return set(outputs)
+
+
+def _check_attributes(node: Message) -> None:
+    for view in node.all(5):
+        place = f"{node.place}, an attribute"
+        attribute = read_message(view, place, _ATTRIBUTE, _MOST_VALUES)
+        if (held := attribute.data(5)) is not None:
+            _check_tensor(read_message(held, f"{place}'s tensor", _TENSOR, _MOST_VALUES))
+
+
+def _check_ends(graph: Message, field: int, what: str, sides: tuple[int, ...]) -> set[str]:
+    """Returns the name of the one input or output; its shape is a free first side, or 1, and then `sides`."""
+    found = graph.all(field)
+    if len(found) != 1:
+        raise garbled("graph", f"{len(found)} {what}s, one is expected")
+    value = read_message(found[0], what, _VALUE)
+    shape = _shape(value, what)
+    if len(shape) != len(sides) + 1 or shape[0] not in (None, 1) or tuple(shape[1:]) != sides:
+        raise garbled(what, f"shape {shape}, the manifest says {[None, *sides]}")
+    name = value.text(1)
+    if not name:
+        raise garbled(what, "it has no name")
+    return {name}
+
+
+def _shape(value: Message, what: str) -> list[int | None]:
+    held = value.data(2)
+    kind = read_message(held, f"{what} type", _TYPE) if held is not None else None
+    body = kind.data(1) if kind else None
+    if body is None:
+        raise garbled(what, "it is not a tensor")
+    tensor = read_message(body, f"{what} tensor", _TENSOR_TYPE)
+    if tensor.number(1) != _FLOAT:
+        raise garbled(what, f"values of type {tensor.number(1)}, expected {_FLOAT} (float32)")
+    view = tensor.data(2)
+    if view is None:
+        raise garbled(what, "it has no shape")
+    sides = [read_message(side, f"{what} side", _SIDE) for side in read_message(view, f"{what} shape", _SHAPE).all(1)]
+    return [side.number(1) if 1 in side else None for side in sides]
+
+
+def _metadata(model: Message) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for view in model.all(14):
+        pair = read_message(view, "metadata", _PAIR)
+        found[pair.text(1)] = pair.text(2, _MOST_METADATA_BYTES)
+    return found

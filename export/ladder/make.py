@@ -1,0 +1,188 @@
+"""The ladder: one file a profile and width, each through the gate, with what it measures. No pass, no file."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.gate import check
+from export.graph import float_graph, weights_of
+from export.ladder.choice import choose_rule, examples_of
+from export.ladder.drafts import Bench, Draft, Wish, drafts, written
+from export.ladder.folder import leave, prepare
+from export.ladder.golden import golden_blob
+from export.ladder.nested import bundled
+from export.ladder.source import Judged, Source, judged
+from export.proof.clocks import race
+from export.sessions import answers, open_session
+from export.variant import MIN_RUNTIME, computed, twin
+from wire.errors import BitfleetError
+from wire.params import params_digest
+
+__all__ = ["Wish", "make_ladder"]
+
+_GOLDEN = "golden.bin"
+_MOST_NAME = 150  # of a processor: the manifest takes 200 with what follows
+
+Say = Callable[[str], None]
+
+
+def make_ladder(source: Source, wish: Wish, out: Path, say: Say = lambda text: None) -> dict[str, Any]:
+    """Leaves the files that pass in `out`, and none of an earlier export, and returns the report; what did not pass is
+    in it with the reason.
+    """
+    if set(wish.profiles) == {"int8"}:
+        examples_of(source)  # else there is nothing to do
+    prepare(out)
+    if source.chooses is not None and source.states is None:
+        say("no accuracy can be stated: all examples choose ranges and grids, or there is one output")
+    model = float_graph(source.spec, source.params, source.still)
+    bench = Bench(source, model, weights_of(model), wish)
+    report = _head(bench)
+    files: dict[str, bytes] = {}
+    for profile in wish.profiles:
+        _add_profile(replace(bench, profile=profile), report, files, say)
+    if report["variants"]:
+        golden, tolerances = golden_blob(source, report["variants"], files)
+        for entry in report["variants"]:
+            entry["tolerance"] = tolerances[entry["name"]]
+        report["golden"] = _GOLDEN
+        files[_GOLDEN] = golden
+    leave(out, files)
+    return report
+
+
+def _add_profile(bench: Bench, report: dict[str, Any], files: dict[str, bytes], say: Say) -> None:
+    """Adds all that can be made of one profile to report and files; why not, where it cannot."""
+    if bench.profile == "int8":
+        try:
+            bench = replace(bench, rule=choose_rule(bench.source, bench.model, bench.weights))
+        except BitfleetError as exc:
+            _refuse(report, "int8", exc)
+            return
+    nested: dict[int, bytes] = {}
+    for name, made in drafts(bench).items():
+        try:
+            draft = made()
+            say(f"{name}: {draft.ranges}")
+            entry, data = _passed(bench, draft)
+        except BitfleetError as exc:
+            _refuse(report, name, exc)
+            continue
+        report["variants"].append(entry)
+        report["sensitivity"] += draft.table
+        files[entry["file"]] = data
+        if draft.nested:
+            nested[round(entry["bits"])] = data
+    if nested:
+        _add_bundle(bench, nested, report, files)
+
+
+def _refuse(report: dict[str, Any], name: str, exc: BitfleetError) -> None:
+    report["refused"].append({"name": name, "reason": f"{exc.message}; {exc.remedy}" if exc.remedy else exc.message})
+
+
+def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
+    """Returns a file's entry in the report and its bytes, once it has passed."""
+    source = bench.source
+    data, activations = written(bench, draft)
+    weights = {name: computed(form, bench.profile) for name, form in draft.forms.items()}
+    found = check(
+        data, bench.model, source.checks, source.answers(weights, source.checks), bench.profile,
+        twin=twin(bench.model, draft.forms, activations) if activations else None,
+        max_bytes=draft.most_bytes, rounds=bench.wish.rounds,
+    )  # fmt: skip
+    counts = [(bench.weights[name].size, form.bits) for name, form in draft.forms.items()]
+    entry = {
+        "name": draft.name,
+        "profile": bench.profile,
+        "bits": sum(size * bits for size, bits in counts) / sum(size for size, _ in counts),
+        "widths": {name: form.bits for name, form in draft.forms.items()},
+        "ranges": f"{draft.ranges}, {draft.limit}" if draft.limit else draft.ranges,
+        "file": f"{draft.name}.onnx",
+        "bytes": len(data),
+        "sha256": sha256(data).hexdigest(),
+        "operators": sorted({node.op_type for node in onnx.load_model_from_string(data).graph.node}),
+        "min_runtime": MIN_RUNTIME,
+        **_facts(_stated(source, data)),
+        "size_ratio": found.size_ratio,
+        "latency_ms": found.latency.first_ms,
+        "latency_ratio": found.latency.ratio,
+        "load_ms": found.load.first_ms,
+        "load_ratio": found.load.ratio,
+        "memory_bytes": None,
+        "max_difference": found.max_difference,
+        "agreement": found.agreement,
+        "bundle": "",
+        "prefix": 0,
+    }
+    return entry, data
+
+
+def _stated(source: Source, data: bytes) -> Judged | None:
+    if source.states is None:
+        return None
+    return judged(answers(open_session(data), source.states.x), source.states.y)
+
+
+def _facts(stated: Judged | None) -> dict[str, Any]:
+    if stated is None:
+        return {"accuracy": None, "loss": None, "examples": 0}
+    return {"accuracy": stated.accuracy, "loss": stated.loss, "examples": stated.examples}
+
+
+def _head(bench: Bench) -> dict[str, Any]:
+    source, plain = bench.source, bench.model.SerializeToString()
+    whole = _facts(_stated(source, plain))
+    session, one = open_session(plain), source.checks[:1]
+    alone = race(lambda: answers(session, one), lambda: answers(session, one), bench.wish.rounds, calls=5)
+    return {
+        "schema": 1,
+        "model": source.model,
+        "run": source.run,
+        "content": params_digest(source.values),
+        "input": list(source.spec.input),
+        "outputs": source.spec.outputs,
+        "labels": list(source.labels),
+        "preprocessing": source.preprocessing,
+        "lineage": dict(source.lineage),
+        "machine": f"{_processor()[:_MOST_NAME]}, {platform.machine()}",
+        "parameters": sum(tensor.count for tensor in (*source.spec.trainable, *source.spec.frozen)),
+        "calibration": 0 if source.chooses is None else len(source.chooses),
+        "examples": whole.pop("examples"),
+        "float": {"bytes": len(plain), **whole, "latency_ms": alone.first_ms},
+        "variants": [],
+        "refused": [],
+        "sensitivity": [],
+        "golden": "",
+    }
+
+
+def _add_bundle(bench: Bench, nested: Mapping[int, bytes], report: dict[str, Any], files: dict[str, bytes]) -> None:
+    name = f"{bench.profile}.bundle"
+    try:
+        data, need = bundled(bench.weights, nested, bench.profile)
+    except BitfleetError as exc:
+        _refuse(report, name, exc)
+        return
+    files[name] = data
+    told = {"bundle": sha256(data).hexdigest(), "bundle_file": name, "bundle_bytes": len(data)}
+    names = {f"{bench.profile}-{bits}": prefix for bits, prefix in need.items()}
+    for entry in report["variants"]:
+        if entry["name"] in names:
+            entry |= {**told, "prefix": names[entry["name"]]}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(named, platform.processor() or "unknown processor")

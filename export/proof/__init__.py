@@ -1,0 +1,1 @@
+"""What the gate compares with: the net in PyTorch, operators after optimisation, clocks."""

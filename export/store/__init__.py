@@ -1,0 +1,1 @@
+"""How weights lie in a file: bit planes, and the nodes that turn what is stored into weights."""

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.serving import slots
+from edge_agent.serving.slots import Pointer, file_digest, healthy_slot, read_pointer, read_slot, settle
+from wire.errors import StateError
+
+ROOT = Path(__file__).parents[3]
+
+
+def facts(version, path):
+    return {"version": version, "digest": file_digest(path), "variant": "float-32", "manifest": f"{version}" * 64}
+
+
+def staged(folder, version):
+    source = folder / "source"
+    source.unlink(missing_ok=True)  # a slot's file is the same file under another name
+    source.write_bytes(f"model {version}".encode() * 100)
+    return slots.stage(folder, source, facts(version, source))
+
+
+def served(folder, version):
+    slots.switch(folder, staged(folder, version))
+    return slots.commit(folder)
+
+
+def serving(folder):
+    """Returns the version that an application would find now, with its file right; None without one."""
+    pointer = read_pointer(folder)
+    slot = read_slot(folder, pointer.serving) if pointer else None
+    if slot is None or file_digest(slot.path) != slot.facts["digest"]:
+        return None
+    return slot.version
+
+
+def test_the_life_of_two_models(tmp_path):
+    assert staged(tmp_path, 1) == "a"
+    assert serving(tmp_path) is None
+    assert slots.switch(tmp_path, "a") == Pointer("a", True)
+    assert slots.commit(tmp_path) == Pointer("a")
+    assert staged(tmp_path, 2) == "b"
+    assert serving(tmp_path) == 1
+    slots.switch(tmp_path, "b")
+    assert (serving(tmp_path), healthy_slot(tmp_path).version) == (2, 1)
+    slots.commit(tmp_path)
+    assert healthy_slot(tmp_path).version == 2
+    assert staged(tmp_path, 3) == "a"
+
+
+def test_falling_back(tmp_path):
+    served(tmp_path, 1)
+    slots.switch(tmp_path, staged(tmp_path, 2))
+    assert slots.fall_back(tmp_path) == Pointer("a")
+    assert serving(tmp_path) == 1
+    assert staged(tmp_path, 3) == "b"
+
+
+def test_the_first_model_falls_back_to_none(tmp_path):
+    slots.switch(tmp_path, staged(tmp_path, 1))
+    assert slots.fall_back(tmp_path) is None
+    assert read_pointer(tmp_path) is None
+
+
+def test_the_way_back_is_never_overwritten(tmp_path):
+    served(tmp_path, 1)
+    slots.switch(tmp_path, staged(tmp_path, 2))
+    with pytest.raises(StateError, match="the way back"):
+        staged(tmp_path, 3)
+
+
+def test_a_file_that_was_not_written_right_is_seen(tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"model")
+    with pytest.raises(StateError, match="E-DISK"):
+        slots.stage(tmp_path, source, {**facts(1, source), "digest": "0" * 64})
+    assert read_slot(tmp_path, "a") is None
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    served(tmp_path, 1)
+    assert serving(tmp_path) == 1
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_damaged_file_makes_the_other_serve(tmp_path, name):
+    served(tmp_path, 1)
+    served(tmp_path, 2)
+    (tmp_path / name / "model.onnx").unlink()
+    (tmp_path / name / "model.onnx").write_bytes(b"rot")
+    settle(tmp_path)
+    assert serving(tmp_path) == {"a": 2, "b": 1}[name]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"serving": "c"}', '{"serving": "a", "starts": "x"}', '{"x": 1}'])
+def test_a_damaged_pointer_is_made_anew_from_what_was_healthy(tmp_path, text):
+    served(tmp_path, 1)
+    slots.switch(tmp_path, staged(tmp_path, 2))
+    (tmp_path / "pointer.json").write_text(text)
+    assert settle(tmp_path)[1] == "the pointer could not be read"
+    assert serving(tmp_path) == 1
+
+
+def test_what_ends_the_agent_again_and_again_is_rolled_back(tmp_path):
+    served(tmp_path, 1)
+    slots.switch(tmp_path, staged(tmp_path, 2))
+    assert [settle(tmp_path)[0].starts for _ in range(2)] == [1, 2]
+    pointer, why = settle(tmp_path)
+    assert pointer == Pointer("a")
+    assert "3 times" in why
+
+
+def test_pinning_and_going_back(tmp_path):
+    served(tmp_path, 1)
+    served(tmp_path, 2)
+    assert slots.go_back(tmp_path).version == 2
+    assert serving(tmp_path) == 1
+    with pytest.raises(StateError, match="no healthy model to go back to"):
+        slots.go_back(tmp_path)
+    slots.pin(tmp_path, 2)
+    assert (serving(tmp_path), read_pointer(tmp_path).pinned) == (2, 2)
+    slots.pin(tmp_path, 0)
+    assert read_pointer(tmp_path).pinned == 0
+    with pytest.raises(StateError, match="version 7 is not on this device; healthy versions here: 1, 2"):
+        slots.pin(tmp_path, 7)
+
+
+def test_without_any_model_every_command_says_so(tmp_path):
+    for command in (slots.commit, slots.fall_back, slots.go_back, lambda folder: slots.pin(folder, 1)):
+        with pytest.raises(StateError, match="no model serves"):
+            command(tmp_path)
+    assert settle(tmp_path) == (None, "")
+
+
+def before(folder, action):
+    """Leaves the slots as they are when an action begins."""
+    folder.mkdir()
+    served(folder, 1)
+    if action in ("switch", "commit", "fall_back", "settle"):
+        staged(folder, 2)
+    if action in ("commit", "fall_back", "settle"):
+        slots.switch(folder, "b")
+    if action in ("go_back", "pin"):
+        served(folder, 2)
+    (folder / "source").unlink(missing_ok=True)
+    (folder / "source").write_bytes(b"model 2" * 100)
+
+
+@pytest.mark.parametrize(
+    ("action", "least"),
+    [
+        ("stage", 8),
+        ("copy", 8),
+        ("switch", 4),
+        ("commit", 8),
+        ("fall_back", 4),
+        ("settle", 4),
+        ("pin", 4),
+        ("go_back", 4),
+    ],
+)
+def test_killed_at_every_call_to_the_file_system_the_old_or_the_new_serves(tmp_path, action, least):
+    base = tmp_path / "models"
+    before(base, action)
+    words = [sys.executable, "-W", "error", "-m", "tests.edge_agent.serving.stage.kill_points", str(base), action]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    left = [base.with_name(f"models.{line.split()[0]}") for line in done.stdout.splitlines()]
+    assert len(left) > least
+    for folder in left:
+        assert serving(folder) in (1, 2), f"{folder.name}: nothing serves before the next start"
+        settle(folder)
+        assert serving(folder) in (1, 2), f"{folder.name}: nothing serves after the next start"
+        if read_pointer(folder).trying:
+            slots.fall_back(folder)
+            assert serving(folder) == 1
+        assert served(folder, 3).serving
+        assert serving(folder) == 3, f"{folder.name}: the next installation does not work"
