@@ -28,6 +28,26 @@ EXPLAINED: dict[str, str] = {
         " on. On Fashion-MNIST, with 100 examples a device, it is 10.9."
     ),
     "qp-over-fedavg": "as `qp-over-global`: FedAvg's model reaches 0.88.",
+    "zf-90-ratio-0": (
+        "the direction is the paper's, the gap is smaller: 40 rounds on this net end where both still learn (see"
+        " `zf-falling-rate`). One seed."
+    ),
+    "zf-95-ratio-0": "as `zf-90-ratio-0`.",
+    "zf-90-top-diff-0": "as `zf-90-ratio-0`.",
+    "zf-95-top-diff-0": "as `zf-90-ratio-0`.",
+    "zf-90-unmasked": (
+        "it loses 17 points, not all of its accuracy: only the three inner layers of this net are thinned, the first and"
+        " the last stay whole."
+    ),
+    "zf-90-near-best": (
+        "the difference rules are better here. Top-k weights draws every position that few devices send towards 0, and"
+        " in 40 rounds the net does not get over it."
+    ),
+    "zf-95-near-best": "as `zf-90-near-best`.",
+    "zf-falling-rate": (
+        "after 40 rounds the net is still learning, and the larger rate learns faster: after 32 rounds it stands at 76.7"
+        " with the constant and 74.1 with the falling rate. The paper trains for 200 to 700 rounds."
+    ),
     "aq-floor": (
         "one level sends the loss to 15 and then down to 0.0002: digits can be interpolated, so the update, and with"
         " it the noise, vanish with the loss. The note warns of it for small nets; at 19,210 parameters it still holds."
