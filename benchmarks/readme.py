@@ -1,4 +1,4 @@
-"""Writes the stored figures into the README: `python -m benchmarks.readme --write`; a test compares them.
+"""Writes the stored figures into README and docs/export.md: `python -m benchmarks.readme --write`; a test compares.
 
 Each cell stands between `<!-- figures:NAME -->` and `<!-- -->`, and is made from benchmarks/results/NAME.json.
 """
@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["filled", "main"]
+__all__ = ["DOCUMENTS", "filled", "main"]
 
 README = Path(__file__).parent.parent / "README.md"
+DOCUMENTS = (README, README.parent / "docs" / "export.md")
 RESULTS = Path(__file__).parent / "results"
 _CELL = re.compile(r"<!-- figures:([a-z.]+) -->.*?<!-- -->")
 
 Figures = Mapping[str, float]
+_WIDTHS = (8, 6, 5, 4, 3, 2)
 
 _CELLS: dict[str, Callable[[Figures], str]] = {
     "idle": lambda f: (
@@ -38,24 +40,43 @@ _CELLS: dict[str, Callable[[Figures], str]] = {
         f"{f['required tg-leaf-up']:.0f} times, {f['required tg-leaf-both']:.0f} times,"
         f" {f['required tg-leaf-4bit']:.1f} points; one seed"
     ),
+    "export": lambda f: (
+        "int8 "
+        + ", ".join(f"{f[f'int8-{bits}_over_float']:.3f}" for bits in _WIDTHS)
+        + "; float "
+        + ", ".join(f"{f[f'float-{bits}_over_float']:.3f}" for bits in _WIDTHS)
+        + "; int8 takes {:.2f} to {:.2f} of float's time".format(*_ends(f))
+    ),
+    "ladder": lambda f: ", ".join(
+        f"{100 * (f['mqat float accuracy'] - f[f'mqat int8-{bits} accuracy']):.2f}" for bits in _WIDTHS
+    ),
+    "runtimes": lambda f: (
+        f"{f['files']} files, largest difference {f['int8_max_difference']:g} and {f['float_max_difference']:g}"
+    ),
     "peers.flower": lambda f: (
         f"{f['flower_round_s']:.2f} s against {f['bitfleet_round_s']:.2f} s: {f['round_ratio']:.0f} times"
     ),
 }
 
 
+def _ends(figures: Figures) -> tuple[float, float]:
+    ratios = [figures[f"int8-{bits}_latency_ratio"] for bits in _WIDTHS]
+    return min(ratios), max(ratios)
+
+
 def filled(text: str) -> str:
-    """Returns the README's text with every cell as the stored results have it."""
+    """Returns a text with every cell as the stored results have it."""
     return _CELL.sub(lambda match: f"<!-- figures:{match[1]} -->{_cell(match[1])}<!-- -->", text)
 
 
 def main() -> int:
-    """Writes the README, or says whether it is as the results are."""
-    text = README.read_text()
-    if "--write" in sys.argv:
-        README.write_text(filled(text))
-        return 0
-    return int(filled(text) != text)
+    """Writes the documents, or says whether they are as the results are."""
+    texts = {path: path.read_text() for path in DOCUMENTS}
+    if "--write" not in sys.argv:
+        return int(any(filled(text) != text for text in texts.values()))
+    for path, text in texts.items():
+        path.write_text(filled(text))
+    return 0
 
 
 def _cell(name: str) -> str:

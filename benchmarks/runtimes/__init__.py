@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.result import Figure, Result, at_least, at_most
 
-__all__ = ["run"]
+__all__ = ["export_tiny", "run"]
 
 _OLDEST = ("1.16.3", "1.17.3", "1.19.2", "1.20.1", "1.22.1")
 _NETS = {"mlp-32": (1, 8, 8), "cnn-8-16": (1, 16, 16), "cnn1d-16": (6, 32), "leaf": (1, 8, 8), "resnet8-8": (1, 16, 16),
@@ -48,7 +48,7 @@ def run(options: Sequence[str]) -> Result:
     with tempfile.TemporaryDirectory(prefix="bitfleet-runtimes-") as name:
         folder = Path(name)
         for arch, shape in _NETS.items():
-            _export(folder / "files" / arch, arch, shape)
+            export_tiny(folder / "files" / arch, arch, shape)
         old = _answered(folder, "old", [asked.oldest] if asked.oldest else _OLDEST)
         new = _answered(folder, "new", [""])
         worst = {profile: _worst(folder / "files", profile) for profile in ("int8", "float")}
@@ -65,7 +65,8 @@ def run(options: Sequence[str]) -> Result:
     return Result(figures, limits)
 
 
-def _export(folder: Path, arch: str, shape: tuple[int, ...]) -> None:
+def export_tiny(folder: Path, arch: str, shape: tuple[int, ...]) -> Path:
+    """Returns the folder with all files of an untrained net."""
     from export.ladder.make import Wish, make_ladder
     from export.ladder.source import Source
     from models.archs import spec_of
@@ -84,6 +85,7 @@ def _export(folder: Path, arch: str, shape: tuple[int, ...]) -> None:
     if report["refused"]:
         raise RuntimeError(f"{arch}: {report['refused']}")
     np.save(folder / "inputs.npy", x[:32])
+    return folder
 
 
 def _answered(folder: Path, name: str, versions: Sequence[str]) -> tuple[str, str]:

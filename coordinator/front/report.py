@@ -55,7 +55,6 @@ def write_report(database: Database, run: str, folder: Path, planner: Planner) -
     """Leaves the final model, the ledger as JSON lines, and the figures in the run's folder."""
     lines = list(database.ledger(run))
     write_whole(folder / "model.blob", snapshot_blob(planner.state.model, planner.spec)[1])
-    write_whole(folder / "spec.json", planner.spec_bytes)
     write_whole(folder / "ledger.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     write_whole(folder / "report.json", json.dumps(figures_of(lines), indent=2).encode())
 

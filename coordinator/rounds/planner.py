@@ -79,6 +79,7 @@ class Planner:
         if not self.checkpoint(_START).exists():
             start = ServerState(first, first, course=first_course(recipe.schedule, recipe.train.rate))
             save_state(self.checkpoint(_START), start, self.spec, self.durable)
+        write_whole(self.folder / "spec.json", self.spec_bytes, self.durable)  # an open run can be exported too
         if recipe.trunk:
             self.trunk = self._trunk(Path(recipe.trunk))
 

@@ -72,11 +72,6 @@ def _fitting(known: Task, spec: ModelSpec) -> Task:
 
 def _spec(folder: Path) -> ModelSpec:
     path = folder / "spec.json"
-    if folder.is_dir() and not path.exists():
-        raise StateError(
-            f"{path} is not there: a run leaves it when it ends, and {folder.name} has not ended or is none",
-            remedy="`bitfleet resume` goes on with an open run; else name a run, its folder, or a checkpoint in it",
-        )
     try:
         return ModelSpec.from_json(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:

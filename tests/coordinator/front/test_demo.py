@@ -56,6 +56,25 @@ def test_a_whole_federation(tmp_path, kind):
     assert {path.name for path in folder.iterdir()} >= {"model.blob", "spec.json", "report.json", "ledger.jsonl"}
     logs = {path.name for path in (tmp_path / "my demo" / "logs").iterdir()}
     assert logs == {"coordinator.log", "device-00.log", "device-01.log"}
+    assert facts["exports"] == []  # echo trains nothing
+
+
+def test_it_ends_with_the_file_that_every_board_took(tmp_path):
+    facts, text = demo(tmp_path, "--recipe", "fedavg", "--rounds", "1")
+    exports = facts["exports"]
+    assert len(exports) >= 12  # every file, and one more line where two boards took the same
+    for one in exports:
+        assert {"bits", "profile", "path", "bytes", "accuracy", "latency_ms", "device"} <= set(one)
+        assert Path(one["path"]).stat().st_size == one["bytes"]
+        assert 0 <= one["accuracy"] <= 1 and one["latency_ms"] > 0
+    took = {one["device"]: one for one in exports if one["device"]}
+    assert list(took) == [f"device-{at:02d}" for at in range(4)]
+    assert {one["outcome"] for one in took.values()} == {"healthy"}
+    assert {took[f"device-0{at}"]["profile"] for at in (1, 3)} == {"int8"}
+    best = max(exports, key=lambda one: (one["accuracy"], -one["bytes"]))
+    assert took["device-00"]["variant"] == best["variant"]
+    assert took["device-02"]["bytes"] <= 4810 // 4 + 3300
+    assert "what every board took" in text and took["device-03"]["variant"] in text
 
 
 def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):

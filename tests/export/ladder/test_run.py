@@ -85,14 +85,6 @@ def test_a_damaged_checkpoint_is_refused(harm, run):
         read_source(path)
 
 
-def test_an_open_run_says_that_it_has_not_ended(tmp_path):
-    (tmp_path / "open" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(StateError, match=r"has not ended.*resume"):
-        read_source(tmp_path / "open")
-    with pytest.raises(StateError, match="has not ended"):
-        read_source(tmp_path / "open" / "checkpoints" / "1.state")
-
-
 def test_a_run_without_its_model_can_be_read_by_checkpoint_only(run):
     folder, _ = run
     (folder / "model.blob").unlink()
