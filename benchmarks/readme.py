@@ -53,6 +53,10 @@ _CELLS: dict[str, Callable[[Figures], str]] = {
     "runtimes": lambda f: (
         f"{f['files']} files, largest difference {f['int8_max_difference']:g} and {f['float_max_difference']:g}"
     ),
+    "serving": lambda f: (
+        f"{f['model_beyond_runtime_mb']:.0f} MB beyond the runtime alone, of which the same file opened by hand takes"
+        f" {f['model_beyond_runtime_mb'] - f['model_beyond_by_hand_mb']:.0f}"
+    ),
     "peers.flower": lambda f: (
         f"{f['flower_round_s']:.2f} s against {f['bitfleet_round_s']:.2f} s: {f['round_ratio']:.0f} times"
     ),

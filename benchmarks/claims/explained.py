@@ -50,8 +50,8 @@ EXPLAINED: dict[str, str] = {
     ),
     "tg-resnet-up": (
         "a round costs 106 times fewer bytes, but it takes 75 rounds to come where FedAvg is after 45: nothing is"
-        " frozen, and 2 % of each update has to do. After 100 rounds it is 0.6 points better than FedAvg. The recipe's settings"
-        " are those of the LEAF CNN, unchanged. One seed."
+        " frozen, and 2 % of each update has to do. After 100 rounds it is 0.6 points better than FedAvg. The settings"
+        " are the recipe's own, made for the LEAF CNN. One seed."
     ),
     "aq-floor": (
         "one level sends the loss to 15 and then down to 0.0002: digits can be interpolated, so the update, and with"

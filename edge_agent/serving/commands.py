@@ -125,7 +125,8 @@ def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> N
             (folder / WISH).unlink(missing_ok=True)
             raise StateError(
                 f"the agent measured nothing within {wait_s:.0f} s",
-                remedy="it measures what is offered, when no training is under way; or stop it and say bench again",
+                remedy="variants that are not here come from a coordinator with a roll-out under way, and training goes"
+                " first; or stop the agent and say bench again, which measures what is here",
             )
         time.sleep(_GLANCE_S)
 

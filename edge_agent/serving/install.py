@@ -11,7 +11,7 @@ Every step can be done again after a kill: files stand under their digests, find
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from wire.events import log_event
 from wire.messages.manifest import Manifest, Variant
 from wire.messages.rollout import Offer
 
-__all__ = ["Installation", "Means", "facts_of"]
+__all__ = ["Installation", "Means"]
 
 _MOST_TIMES = 3  # a file is fetched at most so often, whatever is wrong with it
 _MOST_YIELDS = 3
@@ -128,7 +128,7 @@ class Installation:
 
     def _want(self, sizes: Mapping[str, int], portion: Portion | None = None, cut: str = "") -> None:
         if short := self._short_bytes(self._lacking(sizes), portion):
-            raise Declined(f"{short} bytes more of the disk have to be free", code="E-DISK-SPACE")
+            raise Declined(f"{short} bytes more of the disk have to be free", code="E-DISK-SPACE", remedy="make room")
         sizes = {digest: size for digest, size in sizes.items() if digest != cut}
         fetch = fetch_blobs(self.means.store, sizes, {portion.digest: portion.size} if portion else None)
         self.fetch = None if fetch.complete else fetch
@@ -277,29 +277,3 @@ class Installation:
             raise WireError(f"{paths[0].name[:12]} is damaged again and again", code="E-BLOB", remedy=remedy)
         if self.manifest is None:
             self.begin()
-
-
-def facts_of(manifest: Manifest, offer: Offer, choice: Choice, options: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what a slot says of its model: all that the application and a later probe need."""
-    variant = choice.variant
-    if variant is None:
-        raise Declined(choice.why, code="E-MODEL-POLICY")
-    return {
-        "version": manifest.version,
-        "manifest": offer.manifest,
-        "fleet": manifest.fleet,
-        "model": manifest.model,
-        "content": manifest.content,
-        "variant": variant.name,
-        "profile": variant.profile,
-        "bits": variant.bits,
-        "digest": variant.digest,
-        "bytes": variant.size,
-        "input": list(manifest.input),
-        "outputs": manifest.outputs,
-        "labels": list(manifest.labels),
-        "preprocessing": manifest.preprocessing,
-        "why": choice.why,
-        "found": [asdict(one) for one in choice.found],
-        "options": dict(options),
-    }

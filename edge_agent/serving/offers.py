@@ -14,8 +14,8 @@ from edge_agent.config import AgentConfig
 from edge_agent.fetch import ask_for, prune
 from edge_agent.gate import disk_failure, free_memory_bytes
 from edge_agent.serving.health import FAILURES, Watch
-from edge_agent.serving.install import Installation, Means, facts_of
-from edge_agent.serving.outcome import Books, Shelf, basis_of, model_report, refusal
+from edge_agent.serving.install import Installation, Means
+from edge_agent.serving.outcome import Books, Shelf, basis_of, facts_of, model_report, refusal
 from edge_agent.serving.probe import Probe
 from edge_agent.serving.slots import alone, commit, fall_back, stage, switch
 from wire.errors import BitfleetError, StateError

@@ -14,10 +14,11 @@ from edge_agent.config import AgentConfig
 from edge_agent.info import runtime_version
 from edge_agent.serving.accept import stored_manifest
 from edge_agent.serving.nested.portion import bundles_of
-from edge_agent.serving.policy import Finding
+from edge_agent.serving.policy import Choice, Finding
 from edge_agent.serving.slots import POINTER, Pointer, Slot, alone, read_pointer, read_slot, settle
-from wire.errors import BitfleetError
+from wire.errors import BitfleetError, Declined
 from wire.events import log_event
+from wire.messages.manifest import Manifest
 from wire.messages.rollout import Found, ModelReport, Offer
 from wire.pieces.assembly import sweep_drafts, write_whole
 from wire.spec import canonical_json
@@ -27,6 +28,7 @@ __all__ = [
     "Outcome",
     "Shelf",
     "basis_of",
+    "facts_of",
     "load_findings",
     "load_outcome",
     "model_report",
@@ -180,6 +182,32 @@ def load_outcome(folder: Path) -> Outcome:
 def save_outcome(folder: Path, outcome: Outcome, durable: bool = True) -> None:
     """Writes the outcome."""
     write_whole(folder / _FILE, canonical_json(asdict(outcome)), durable)
+
+
+def facts_of(manifest: Manifest, offer: Offer, choice: Choice, options: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a slot says of its model: all that the application and a later probe need."""
+    variant = choice.variant
+    if variant is None:
+        raise Declined(choice.why, code="E-MODEL-POLICY")
+    return {
+        "version": manifest.version,
+        "manifest": offer.manifest,
+        "fleet": manifest.fleet,
+        "model": manifest.model,
+        "content": manifest.content,
+        "variant": variant.name,
+        "profile": variant.profile,
+        "bits": variant.bits,
+        "digest": variant.digest,
+        "bytes": variant.size,
+        "input": list(manifest.input),
+        "outputs": manifest.outputs,
+        "labels": list(manifest.labels),
+        "preprocessing": manifest.preprocessing,
+        "why": choice.why,
+        "found": [asdict(one) for one in choice.found],
+        "options": dict(options),
+    }
 
 
 def load_findings(folder: Path, manifest: str, basis: str) -> dict[str, tuple[Finding, dict[str, str]]]:

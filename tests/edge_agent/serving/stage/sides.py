@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from time import monotonic
 
 from edge_agent.agent import Agent
@@ -66,6 +67,7 @@ class Side:
         self.publisher = Publisher(folder)
         self.changes = {"model_keys": (self.publisher.public,), "model": ModelConfig(health_s=HEALTH_S), **changes}
         self.hub, self.reports, self.asked, self.now_s, self.spoil = Hub(), [], [], 0.0, {}
+        self.questions, self.sent = [], Counter()
         self.link = MemoryTransport(self.hub)
         self.link.subscribe(TOPICS.device("+", "model"), TOPICS.device("+", "ask"))
         self.agent = None
@@ -118,8 +120,10 @@ class Side:
         if ask.what != "blob" or ask.digest not in self.publisher.blobs:
             return
         self.asked.append(ask.digest)
+        self.questions.append((ask.digest, ask.spans))
         data = self.spoil.get(ask.digest, self.publisher.blobs[ask.digest])
         for start, end in cut_spans(ask.spans, 1000):
+            self.sent[ask.digest] += len(data[start:end])
             self.link.publish(TOPICS.blob(ask.digest), encode_chunk(ask.digest, len(data), start, data[start:end]))
 
     def offer(self, manifest, data=None):
@@ -135,6 +139,13 @@ class Side:
                 if report.phase in phases and version in (None, report.offered):
                     return report
             at = len(self.reports)
+            self.turn()
+            assert monotonic() < ends_s, f"{self.reports[-3:]}"
+
+    def wait(self, what):
+        """Goes on until `what()` is so."""
+        ends_s = monotonic() + WAIT_S
+        while not what():
             self.turn()
             assert monotonic() < ends_s, f"{self.reports[-3:]}"
 
