@@ -50,7 +50,7 @@ def turn_until(fleet, so, stride_s=1.0, longest=20_000):
             return
         if not fleet.turn():
             fleet.clock_s += stride_s
-    raise AssertionError(f"{fleet.federation.state.row}, {[agent.said for agent in fleet.agents]}")
+    raise AssertionError(f"{fleet.federation.state.row}, {[agent.presence.said for agent in fleet.agents]}")
 
 
 def finish(fleet, stride_s=1.0):

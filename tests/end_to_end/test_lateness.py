@@ -49,7 +49,7 @@ def undisturbed(tmp_path, fleet):
 def test_ten_minutes_of_training_are_waited_for(meet, tmp_path):
     fleet = meet()
     fleet.agents[2].worker = SlowWorker(fleet, TEN_MINUTES_S)
-    turn_until(fleet, lambda: fleet.agents[2].said and fleet.agents[2].said.state == "training")
+    turn_until(fleet, lambda: fleet.agents[2].presence.said and fleet.agents[2].presence.said.state == "training")
     turn_until(fleet, lambda: fleet.clock_s > 500)
     assert fleet.federation.state.registry.devices["dev-2"].state.state == "training"
     assert finish(fleet) == undisturbed(tmp_path, fleet)
@@ -65,7 +65,7 @@ def test_round_closes_at_its_deadline_without_the_slow_one(meet):
     assert 300 <= fleet.clock_s < 400
     finish(fleet)
     assert reported(fleet) == {0: (2, 1), 1: (2, 1), 2: (2, 1)}
-    turn_until(fleet, lambda: slow.work is None and slow.said.state == "ready")
+    turn_until(fleet, lambda: slow.work is None and slow.presence.said.state == "ready")
     assert not slow.uploads
 
 
@@ -165,7 +165,7 @@ def test_device_that_was_installed_anew_takes_part_again(meet, tmp_path):
     for _ in range(3):
         go_away(fleet, fleet.agents[2])
         fleet.agents[2] = fleet.agent(2)
-        turn_until(fleet, lambda: fleet.agents[2].said is not None)
+        turn_until(fleet, lambda: fleet.agents[2].presence.said is not None)
     turn_until(fleet, lambda: 0 in published(fleet))
     assert fleet.federation.state.registry.devices["dev-2"].state.session == 4
     go_away(fleet, fleet.agents[2])
