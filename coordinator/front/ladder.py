@@ -26,7 +26,7 @@ __all__ = ["Ladder", "policy_of", "show_ladder"]
 
 _HEALTH_S = 1.0
 _STAGE_S = 120
-_COLUMNS = ("device", "variant", "bits", "bytes", "accuracy", "latency ms", "why")
+_COLUMNS = ("device", "variant", "bits", "bytes", "accuracy", "latency ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,14 @@ def show_ladder(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints what every device runs, and why."""
     table = Table(title="what every board took", title_justify="left")
     for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in ("device", "variant", "why") else "right")
-    for row in rows:
-        if row["device"]:
-            table.add_row(*(plain(_cell(row, name)) for name in _COLUMNS))
-    Console().print(table)
+        table.add_column(name, justify="left" if name in ("device", "variant") else "right")
+    taken = [row for row in rows if row["device"]]
+    for row in taken:
+        table.add_row(*(plain(_cell(row, name)) for name in _COLUMNS))
+    console = Console()
+    console.print(table)
+    for row in taken:
+        console.print(plain(f"  {row['device']}: {row['why']}"), soft_wrap=True, highlight=False)
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
