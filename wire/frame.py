@@ -17,7 +17,6 @@ All numbers are little-endian. Decoding checks, in this order: size, magic, leng
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from enum import IntEnum
 from typing import Any
 
 from wire.errors import WireError
-from wire.spec import canonical_json
+from wire.spec import canonical_json, parse_json
 
 __all__ = ["VERSION", "Frame", "Kind", "decode_frame", "encode_frame", "peek_header"]
 
@@ -139,7 +138,7 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
 
 def _parse_header(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text, parse_constant=_refuse_constant)
+        header = parse_json(text)
         brackets = text.count(b"{") + text.count(b"[")  # no nesting is deeper than that
         if brackets > MAX_DEPTH and _deeper_than(header, MAX_DEPTH):
             raise WireError(f"header is nested more than {MAX_DEPTH} deep")
@@ -156,7 +155,3 @@ def _deeper_than(value: object, most: int) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value
     return most == 0 or any(_deeper_than(item, most - 1) for item in inner)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")

@@ -14,12 +14,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from wire.errors import StateError, WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
 
-__all__ = ["Child", "Errand", "die_with_parent", "serve_pipe"]
+__all__ = ["Child", "Errand", "die_with_parent", "give_way", "serve_pipe"]
 
 _LENGTHS = struct.Struct("<8xIQ")
 _PREFIX_BYTES, _CRC_BYTES = _LENGTHS.size, 4
@@ -157,6 +158,15 @@ def die_with_parent(parent: int | None = None) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def give_way(first_to_go: int) -> None:
+    """Makes this process as nice as the parent asks, and the likelier to go first when memory ends."""
+    os.nice(int(os.environ.get("BITFLEET_NICE", "0")))
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(first_to_go))
+    except OSError as exc:
+        print(f"event=oom-score reason={exc.strerror!r}", file=sys.stderr)
 
 
 def serve_pipe(kind: Kind) -> Iterator[tuple[Frame, BinaryIO]]:

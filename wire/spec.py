@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-__all__ = ["ModelSpec", "TensorSpec", "canonical_json", "spec_digest"]
+__all__ = ["ModelSpec", "TensorSpec", "canonical_json", "parse_json", "spec_digest"]
 
 _MOST_ELEMENTS = (1 << 32) - 1  # a record counts its elements in 32 bits
 _LARGEST = (2 - 2.0**-23) * 2.0**127
@@ -22,6 +22,15 @@ _LARGEST = (2 - 2.0**-23) * 2.0**127
 def canonical_json(value: object) -> bytes:
     """Returns the one JSON text of `value`: keys sorted, no blanks, UTF-8, no NaN or Infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a JSON text; ValueError for anything else, NaN and Infinity included."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.result import Figure, Requirement, Result, at_most
 
 __all__ = ["run"]
@@ -60,15 +62,9 @@ def _report(arch: str, rounds: int) -> dict[str, Any]:
 
     spec = spec_of(arch, (1, 28, 28), 10, 1)
     data = load("fashion", "test")
-    source = Source(spec, initial(spec), arch, data.take(_first(320)), calibration=256)
+    source = Source(spec, initial(spec), arch, data.take(np.arange(320)), calibration=256)
     with tempfile.TemporaryDirectory() as folder:
         return make_ladder(source, Wish(rounds=rounds), Path(folder))
-
-
-def _first(count: int) -> Any:
-    import numpy as np
-
-    return np.arange(count)
 
 
 def _overhead(one: Mapping[str, Any], report: Mapping[str, Any]) -> int:

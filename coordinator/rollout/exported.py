@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wire.errors import StateError, WireError
-from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
+from wire.messages.fields import (
+    choice_field,
+    digest_field,
+    float_field,
+    id_field,
+    int_field,
+    known_field,
+    list_field,
+    objects_field,
+    text_field,
+)
 from wire.messages.golden import decode_golden
 from wire.messages.manifest import MOST_VARIANTS, PROFILES, Measured, Variant
 from wire.messages.plan import MAX_BYTES
+from wire.pieces.assembly import digest_file
+from wire.spec import parse_json
 
 __all__ = ["Export", "read_export"]
 
@@ -50,7 +60,7 @@ def read_export(folder: Path) -> Export:
         known = _facts(report)
         golden = _file(folder, report, "golden")
         golden_bytes = _sized(golden, 1, _GOLDEN_BYTES)
-    files, variants = {_digest(golden): golden}, []
+    files, variants = {digest_file(golden): golden}, []
     for at, entry in enumerate(_entries(folder / "report.json", report)):
         with _naming(folder / "report.json", f"variants[{at}]"):
             variants.append(_variant(folder, entry, text_field(report, "machine"), files))
@@ -64,16 +74,12 @@ def _report(path: Path) -> dict[str, Any]:
     with _naming(path):
         _sized(path, 1, _REPORT_BYTES)
         try:
-            report = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
+            report = parse_json(path.read_text("utf-8"))
         except (ValueError, RecursionError) as exc:
             raise WireError(f"it is not JSON: {exc}") from exc
         if not isinstance(report, dict):
             raise WireError("it holds no object")
         return report
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,13 +92,13 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
     if lineage.get("epsilon") is not None:
         float_field(lineage, "epsilon", 0, 1e300)
     outputs = int_field(report, "outputs", 1, 1 << 24)
-    labels = _list(report, "labels", 0, 4096, lambda one: text_field(one, "labels"))
+    labels = list_field(report, "labels", 0, 4096, lambda one: text_field(one, "labels"))
     if labels and len(labels) != outputs:
         raise WireError(f"field 'labels' has {len(labels)} texts, and there are {outputs} outputs")
     return {
         "model": id_field(report, "model"),
         "content": digest_field(report, "content"),
-        "input": _list(report, "input", 1, 8, lambda one: int_field(one, "input", 1, 1 << 24)),
+        "input": list_field(report, "input", 1, 8, lambda one: int_field(one, "input", 1, 1 << 24)),
         "outputs": outputs,
         "labels": labels,
         "preprocessing": text_field(report, "preprocessing", 1000),
@@ -101,12 +107,8 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entries(path: Path, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    entries = report.get("variants")
     with _naming(path):
-        if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_VARIANTS:
-            raise WireError(f"field 'variants' is not a list of 1 to {MOST_VARIANTS} objects")
-        if not all(isinstance(entry, dict) for entry in entries):
-            raise WireError("field 'variants' holds something that is not an object")
+        entries = objects_field(report, "variants", 1, MOST_VARIANTS)
         named = [str(entry.get("name")) for entry in entries]
         if len(set(named)) < len(named):
             raise WireError("field 'variants' has two with the same name")
@@ -118,7 +120,7 @@ def _variant(folder: Path, entry: Mapping[str, Any], machine: str, files: dict[s
     digest, size = digest_field(entry, "sha256"), int_field(entry, "bytes", 1, MAX_BYTES)
     if _sized(file, 1, MAX_BYTES) != size:
         raise WireError(f"field 'bytes' is {size}, and {file.name} has {file.stat().st_size} bytes")
-    if _digest(file) != digest:
+    if digest_file(file) != digest:
         raise WireError(f"field 'sha256' is {digest[:12]}..., and {file.name} holds other bytes")
     files[digest] = file
     bundle, prefix = _bundle(folder, entry, files)
@@ -128,7 +130,7 @@ def _variant(folder: Path, entry: Mapping[str, Any], machine: str, files: dict[s
         bits=float_field(entry, "bits", 0.5, 32),
         digest=digest,
         size=size,
-        operators=_list(entry, "operators", 0, 64, lambda one: text_field(one, "operators")),
+        operators=list_field(entry, "operators", 0, 64, lambda one: text_field(one, "operators")),
         min_runtime=text_field(entry, "min_runtime", 20),
         tolerance=float_field(entry, "tolerance", 0, 1e6),
         measured=_measured(entry, machine),
@@ -141,16 +143,12 @@ def _measured(entry: Mapping[str, Any], machine: str) -> Measured:
     memory = entry.get("memory_bytes")
     return Measured(
         on=machine,
-        accuracy=_known(entry, "accuracy", 1.0),
+        accuracy=known_field(entry, "accuracy", 1.0),
         examples=int_field({"examples": entry.get("examples", 0)}, "examples", 0, 1 << 40),
-        latency_ms=_known(entry, "latency_ms", 1e9),
-        load_ms=_known(entry, "load_ms", 1e9),
+        latency_ms=known_field(entry, "latency_ms", 1e9),
+        load_ms=known_field(entry, "load_ms", 1e9),
         memory_bytes=None if memory is None else int_field(entry, "memory_bytes", 0, 1 << 50),
     )
-
-
-def _known(entry: Mapping[str, Any], name: str, most: float) -> float | None:
-    return None if entry.get(name) is None else float_field(entry, name, 0, most)
 
 
 def _bundle(folder: Path, entry: Mapping[str, Any], files: dict[str, Path]) -> tuple[str, int]:
@@ -159,7 +157,7 @@ def _bundle(folder: Path, entry: Mapping[str, Any], files: dict[str, Path]) -> t
     if not digest:
         return "", int_field({"prefix": entry.get("prefix", 0)}, "prefix", 0, 0)
     path = _file(folder, entry, "bundle_file")
-    if _digest(path) != digest:
+    if digest_file(path) != digest:
         raise WireError(f"field 'bundle' is {digest[:12]}..., and {path.name} holds other bytes")
     prefix = int_field(entry, "prefix", 1, _sized(path, 1, MAX_BYTES))
     files[digest] = path
@@ -191,23 +189,6 @@ def _sized(path: Path, least: int, most: int) -> int:
     if not least <= size <= most:
         raise WireError(f"{path.name} has {size} bytes, expected {least} to {most}")
     return size
-
-
-def _digest(path: Path) -> str:
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            whole.update(piece)
-    return whole.hexdigest()
-
-
-def _list(
-    table: Mapping[str, Any], name: str, least: int, most: int, read: Callable[[Mapping[str, Any]], Any]
-) -> tuple[Any, ...]:
-    values = table.get(name)
-    if not isinstance(values, list) or not least <= len(values) <= most:
-        raise WireError(f"field {name!r} is not a list of {least} to {most} entries")
-    return tuple(read({name: value}) for value in values)
 
 
 @contextmanager

@@ -79,7 +79,8 @@ class Planner:
         if not self.checkpoint(_START).exists():
             start = ServerState(first, first, course=first_course(recipe.schedule, recipe.train.rate))
             save_state(self.checkpoint(_START), start, self.spec, self.durable)
-        write_whole(self.folder / "spec.json", self.spec_bytes, self.durable)  # an open run can be exported too
+        if not (self.folder / "spec.json").exists():  # so that an open run can be exported too
+            write_whole(self.folder / "spec.json", self.spec_bytes, self.durable)
         if recipe.trunk:
             self.trunk = self._trunk(Path(recipe.trunk))
 

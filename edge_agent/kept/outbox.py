@@ -5,16 +5,14 @@ A file appears by one rename and leaves on the coordinator's receipt, never on t
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wire.pieces.assembly import sweep_drafts
+from wire.pieces.assembly import digest_file, sweep_drafts
 
 __all__ = ["Entry", "entries", "entry_path", "left_behind", "listed", "remove"]
 
-_READ_BYTES = 1 << 16
 _NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<digest>[0-9a-f]{64})\.update")
 
 
@@ -39,7 +37,7 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for path in sorted(folder.glob("*.update")):
         name = _NAME.fullmatch(path.name)
-        if name is None or _digest(path) != name["digest"]:
+        if name is None or digest_file(path) != name["digest"]:
             path.replace(path.with_suffix(".damaged"))
             continue
         found.append(Entry(name["run"], int(name["round"]), name["digest"], path, path.stat().st_size))
@@ -69,11 +67,3 @@ def left_behind(folder: Path, run: str, number: int) -> tuple[str, int] | None:
 def remove(entry: Entry) -> None:
     """Deletes a settled update."""
     entry.path.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            whole.update(piece)
-    return whole.hexdigest()

@@ -7,7 +7,6 @@ cut a file from a bundle.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import statistics
 import sys
@@ -26,7 +25,7 @@ from edge_agent.serving.static.graph import Expected, check_graph
 from edge_agent.training.process_memory import peak_memory, reset_peak_memory
 from wire.errors import BitfleetError, WireError
 from wire.frame import Kind, encode_frame
-from wire.pipe import serve_pipe
+from wire.pipe import give_way, serve_pipe
 
 __all__ = ["answer", "main", "probe"]
 
@@ -34,7 +33,7 @@ _WARM_UPS = 3
 _RUNS = 25
 _ROWS = 64
 _LONGEST_REASON = 400
-_FIRST_TO_GO = "900"
+_FIRST_TO_GO = 900
 
 
 def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
@@ -75,11 +74,7 @@ def answer(header: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answers one job. Under memory pressure the kernel takes this process first."""
-    os.nice(int(os.environ.get("BITFLEET_NICE", "0")))
-    try:
-        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
-    except OSError as exc:
-        print(f"event=oom-score reason={exc.strerror!r}", file=sys.stderr)
+    give_way(_FIRST_TO_GO)
     for frame, answers in serve_pipe(Kind.JOB):
         _limit(frame.header)
         found = json.loads(json.dumps(answer(frame.header), allow_nan=False))

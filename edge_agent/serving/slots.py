@@ -12,7 +12,6 @@ fall_back  the pointer names the one before again
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from wire.errors import StateError
-from wire.pieces.assembly import write_whole
+from wire.pieces.assembly import digest_file, write_whole
 from wire.spec import canonical_json
 
 __all__ = [
@@ -49,7 +48,6 @@ POINTER, MODEL_FILE = "pointer.json", "model.onnx"
 _LOCK = "models.lock"
 _FACTS, _HEALTHY, _NAMES = "facts.json", "healthy", ("a", "b")
 _MOST_STARTS = 2
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +112,10 @@ def read_slot(folder: Path, name: str) -> Slot | None:
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file as it can be read now; empty if it cannot."""
-    whole = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_READ_BYTES):
-                whole.update(piece)
+        return digest_file(path)
     except OSError:
         return ""
-    return whole.hexdigest()
 
 
 def healthy_slot(folder: Path) -> Slot | None:

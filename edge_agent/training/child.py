@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 from edge_agent.gate import disk_failure
 from edge_agent.training.job import Examples, job_from, run_job
 from wire.errors import BitfleetError
 from wire.frame import Frame, Kind, encode_frame
-from wire.pipe import serve_pipe
+from wire.pipe import give_way, serve_pipe
 
 __all__ = ["answer", "main"]
 
-_FIRST_TO_GO = "800"
+_FIRST_TO_GO = 800
 _LONGEST_REASON = 400
 
 
@@ -40,11 +38,7 @@ def answer(frame: Frame, examples: Examples | None = None) -> dict[str, Any]:
 
 def main() -> None:
     """Serves jobs until the resident closes the pipe. Under memory pressure the kernel takes this process first."""
-    os.nice(int(os.environ.get("BITFLEET_NICE", "0")))
-    try:
-        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
-    except OSError as exc:
-        print(f"event=oom-score reason={exc.strerror!r}", file=sys.stderr)
+    give_way(_FIRST_TO_GO)
     for frame, answers in serve_pipe(Kind.JOB):
         answers.write(encode_frame(Kind.RESULT, answer(frame)))
         answers.flush()

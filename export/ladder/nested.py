@@ -41,7 +41,7 @@ def nested_forms(weights: Mapping[str, Array], bits: int, profile: str) -> dict[
 def bundled(weights: Mapping[str, Array], files: Mapping[int, bytes], profile: str) -> tuple[bytes, dict[int, int]]:
     """Returns the bundle of the files of these widths, and how many of its bytes each needs."""
     depth = max(files)
-    planes = {name: _planes(_codes(values, profile), depth) for name, values in weights.items()}
+    planes = {name: _planes(_codes(_placed(values, profile)), depth) for name, values in weights.items()}
     bundle = make_bundle(files, planes)
     need = prefixes(bundle)
     wrong = [bits for bits, file in files.items() if cut(bundle[: need[bits]], bits) != file]
@@ -54,21 +54,21 @@ def _planes(codes: Codes, depth: int) -> list[bytes]:
     return [plane.tobytes() for plane in pack(codes, _BITS)[:depth]]
 
 
-def _codes(values: Array, profile: str) -> Codes:
-    """Returns the 8-bit codes of which every width is a part."""
-    if profile == "float":
-        return _placed(values, profile, Uniform).codes
-    whole, least, span = _stretch(_placed(values, profile, Integer))
-    stretched: Codes = np.rint((whole - least) * (_TOP / span)).astype(np.uint8)
-    return stretched.reshape(values.shape)
-
-
-def _placed(values: Array, profile: str, kind: type[_Form]) -> _Form:
+def _placed(values: Array, profile: str) -> Uniform | Integer:
     """Returns the form of separate rounding at 8 bits."""
     form = place(values, _BITS, "minmax", profile)
-    if not isinstance(form, kind):
+    if not isinstance(form, Uniform | Integer):
         raise ExportError(f"a form {type(form).__name__} has no nested codes in the profile {profile!r}")
     return form
+
+
+def _codes(form: Uniform | Integer) -> Codes:
+    """Returns the 8-bit codes of which every width is a part."""
+    if isinstance(form, Uniform):
+        return form.codes
+    whole, least, span = _stretch(form)
+    stretched: Codes = np.rint((whole - least) * (_TOP / span)).astype(np.uint8)
+    return stretched.reshape(form.codes.shape)
 
 
 def _stretch(form: Integer) -> tuple[Rows, Rows, Rows]:
@@ -79,10 +79,10 @@ def _stretch(form: Integer) -> tuple[Rows, Rows, Rows]:
 
 
 def _nested(values: Array, bits: int, profile: str) -> Form:
-    codes: Codes = _codes(values, profile) >> np.uint8(_BITS - bits)
-    if profile == "float":
+    whole = _placed(values, profile)
+    codes: Codes = _codes(whole) >> np.uint8(_BITS - bits)
+    if isinstance(whole, Uniform):
         return fitted(values, codes, bits)
-    whole = _placed(values, profile, Integer)
     unit = whole.scale.astype(np.float64)[:, None]
     tally = _tally(values, codes, bits)
     if bits == _BITS:

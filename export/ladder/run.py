@@ -17,7 +17,7 @@ from wire.errors import BitfleetError, ConfigError, StateError
 from wire.frame import Kind, decode_frame
 from wire.messages.blob import read_snapshot, read_trunk
 from wire.params import Array, Params, params_digest, split
-from wire.spec import ModelSpec
+from wire.spec import ModelSpec, parse_json
 
 __all__ = ["read_source"]
 
@@ -86,16 +86,12 @@ def _report(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
+        found = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
         raise StateError(f"{path} cannot be read: {exc}", remedy="without it nothing is known but the weights") from exc
     if not isinstance(found, dict):
         raise StateError(f"{path} holds no object", remedy="without it nothing is known but the weights")
     return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _final(path: Path, spec: ModelSpec, report: Mapping[str, Any]) -> Params:

@@ -110,22 +110,21 @@ def test_integers_where_floats_were_promised_and_the_other_way(whole, integers):
     assert unfolded({"QLinearConv": 2, "QGemm": 1}, {"QLinearConv": 2, "QGemm": 1}, "int8", 3) == ""
 
 
+def of_float(model, inputs):
+    """Returns the gate's arguments for a float model, held against itself."""
+    data = model.SerializeToString()
+    found = answers(open_session(data), inputs)
+    return {"data": data, "model": model, "inputs": inputs, "reference": found, "profile": "float", "rounds": 1}
+
+
 def test_another_class_on_top_is_refused_unless_the_two_are_tied(case):
     one = case("mlp-16")
     weight = one.weights["out.weight"].copy()
     weight[1] = weight[0]
     model = replaced(one.model, {"out.weight": weight, "out.bias": np.array([3, 3, 0, 0, 0], np.float32)})
-    data = model.SerializeToString()
-    found = answers(open_session(data), one.inputs)
+    arguments = of_float(model, one.inputs)
+    found = arguments["reference"]
     assert (found[:, 0] == found[:, 1]).all()
-    arguments = {
-        "data": data,
-        "model": model,
-        "inputs": one.inputs,
-        "reference": found,
-        "profile": "float",
-        "rounds": 1,
-    }
     near, far = found.copy(), found.copy()
     near[:, 1] += 5e-6
     far[:, 1] += 5e-5  # less than the outputs may differ by
@@ -137,16 +136,8 @@ def test_another_class_on_top_is_refused_unless_the_two_are_tied(case):
 def test_the_tolerance_grows_with_the_logits(case):
     one = case("mlp-16")
     model = replaced(one.model, {"out.bias": np.array([1000, 0, 0, 0, 0], np.float32)})
-    data = model.SerializeToString()
-    found = answers(open_session(data), one.inputs)
-    arguments = {
-        "data": data,
-        "model": model,
-        "inputs": one.inputs,
-        "reference": found,
-        "profile": "float",
-        "rounds": 1,
-    }
+    arguments = of_float(model, one.inputs)
+    found = arguments["reference"]
     result = check(**{**arguments, "reference": found + np.float32(5e-3)})
     assert result.tolerance == pytest.approx(1e-2, rel=0.01)
     refused(arguments, "allowed is 0.01", reference=found + np.float32(5e-2))

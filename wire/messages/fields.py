@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from wire.errors import WireError
 
@@ -17,11 +17,15 @@ __all__ = [
     "float_field",
     "id_field",
     "int_field",
+    "known_field",
+    "list_field",
+    "objects_field",
     "text_field",
 ]
 
 DEVICE_ID = re.compile(r"[a-z0-9-]{1,32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_Item = TypeVar("_Item")
 
 
 def text_field(header: Mapping[str, Any], name: str, most: int = 200) -> str:
@@ -80,6 +84,33 @@ def float_field(header: Mapping[str, Any], name: str, low: float, high: float) -
     if not math.isfinite(value):
         raise WireError(f"field {name!r} is {_short(value)}, expected a finite number")
     return float(value)
+
+
+def known_field(header: Mapping[str, Any], name: str, most: float) -> float | None:
+    """Returns a number from 0 to `most`, or None where it is not known."""
+    return None if header.get(name) is None else float_field(header, name, 0, most)
+
+
+def list_field(
+    header: Mapping[str, Any], name: str, least: int, most: int, read: Callable[[Mapping[str, Any]], _Item]
+) -> tuple[_Item, ...]:
+    """Returns a list of `least` to `most` entries; `read` takes each as if it were the field of this name itself."""
+    return tuple(read({name: value}) for value in _entries(header, name, least, most))
+
+
+def objects_field(header: Mapping[str, Any], name: str, least: int, most: int) -> list[Mapping[str, Any]]:
+    """Returns a list of `least` to `most` objects."""
+    values = _entries(header, name, least, most)
+    if not all(isinstance(value, dict) for value in values):
+        raise WireError(f"field {name!r} holds something that is not an object")
+    return values
+
+
+def _entries(header: Mapping[str, Any], name: str, least: int, most: int) -> list[Any]:
+    values = header.get(name)
+    if not isinstance(values, list) or not least <= len(values) <= most:
+        raise WireError(f"field {name!r} is not a list of {least} to {most} entries")
+    return values
 
 
 def _short(value: object) -> str:

@@ -14,7 +14,17 @@ from typing import Any
 
 from wire.errors import WireError
 from wire.frame import Frame, Kind, encode_frame
-from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
+from wire.messages.fields import (
+    choice_field,
+    digest_field,
+    float_field,
+    id_field,
+    int_field,
+    known_field,
+    list_field,
+    objects_field,
+    text_field,
+)
 from wire.messages.plan import MAX_BYTES
 
 __all__ = [
@@ -114,7 +124,7 @@ def read_manifest(frame: Frame) -> Manifest:
     lineage = header.get("lineage")
     if not isinstance(lineage, dict):
         raise WireError("field 'lineage' is not an object")
-    variants = tuple(_variant(item) for item in _items(header, "variants", 1, MOST_VARIANTS))
+    variants = tuple(_variant(item) for item in objects_field(header, "variants", 1, MOST_VARIANTS))
     if len({variant.name for variant in variants}) < len(variants):
         raise WireError("two variants of a manifest have the same name")
     return Manifest(
@@ -125,9 +135,9 @@ def read_manifest(frame: Frame) -> Manifest:
         created_s=int_field(header, "created_s", 0, _LATEST_S),
         expires_s=int_field(header, "expires_s", 1, _LATEST_S),
         key=text_field(header, "key", 16),
-        input=_sides(header),
+        input=list_field(header, "input", 1, _MOST_SIDES, lambda one: int_field(one, "input", 1, 1 << 24)),
         outputs=int_field(header, "outputs", 1, 1 << 24),
-        labels=_texts(header, "labels", _MOST_LABELS),
+        labels=list_field(header, "labels", 0, _MOST_LABELS, lambda one: text_field(one, "labels")),
         preprocessing=text_field(header, "preprocessing", 1000),
         lineage=lineage,
         golden=digest_field(header, "golden"),
@@ -147,7 +157,7 @@ def _variant(header: Mapping[str, Any]) -> Variant:
         bits=float_field(header, "bits", 0.5, 32),
         digest=digest_field(header, "digest"),
         size=int_field(header, "size", 1, MAX_BYTES),
-        operators=_texts(header, "operators", _MOST_OPERATORS),
+        operators=list_field(header, "operators", 0, _MOST_OPERATORS, lambda one: text_field(one, "operators")),
         min_runtime=text_field(header, "min_runtime", 20),
         tolerance=float_field(header, "tolerance", 0, 1e6),
         measured=_measured(header.get("measured")),
@@ -161,36 +171,9 @@ def _measured(value: object) -> Measured:
         raise WireError("field 'measured' is not an object")
     return Measured(
         on=text_field(value, "on"),
-        accuracy=_known(value, "accuracy", 1.0),
+        accuracy=known_field(value, "accuracy", 1.0),
         examples=int_field(value, "examples", 0, 1 << 40),
-        latency_ms=_known(value, "latency_ms", 1e9),
-        load_ms=_known(value, "load_ms", 1e9),
+        latency_ms=known_field(value, "latency_ms", 1e9),
+        load_ms=known_field(value, "load_ms", 1e9),
         memory_bytes=None if value.get("memory_bytes") is None else int_field(value, "memory_bytes", 0, 1 << 50),
     )
-
-
-def _known(header: Mapping[str, Any], name: str, most: float) -> float | None:
-    return None if header.get(name) is None else float_field(header, name, 0, most)
-
-
-def _sides(header: Mapping[str, Any]) -> tuple[int, ...]:
-    sides = header.get("input")
-    if not isinstance(sides, list) or not 1 <= len(sides) <= _MOST_SIDES:
-        raise WireError(f"field 'input' is not a list of 1 to {_MOST_SIDES} sizes")
-    return tuple(int_field({"input": side}, "input", 1, 1 << 24) for side in sides)
-
-
-def _texts(header: Mapping[str, Any], name: str, most: int) -> tuple[str, ...]:
-    values = header.get(name)
-    if not isinstance(values, list) or len(values) > most:
-        raise WireError(f"field {name!r} is not a list of at most {most} texts")
-    return tuple(text_field({name: value}, name) for value in values)
-
-
-def _items(header: Mapping[str, Any], name: str, least: int, most: int) -> list[Mapping[str, Any]]:
-    values = header.get(name)
-    if not isinstance(values, list) or not least <= len(values) <= most:
-        raise WireError(f"field {name!r} is not a list of {least} to {most} entries")
-    if not all(isinstance(value, dict) for value in values):
-        raise WireError(f"field {name!r} holds something that is not an object")
-    return values

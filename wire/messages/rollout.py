@@ -11,7 +11,16 @@ from typing import Any
 
 from wire.errors import WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
-from wire.messages.fields import choice_field, digest_field, float_field, id_field, int_field, text_field
+from wire.messages.fields import (
+    choice_field,
+    digest_field,
+    float_field,
+    id_field,
+    int_field,
+    known_field,
+    objects_field,
+    text_field,
+)
 from wire.messages.manifest import MANIFEST_BYTES
 
 __all__ = [
@@ -99,9 +108,6 @@ def encode_model_report(report: ModelReport) -> bytes:
 def decode_model_report(data: bytes) -> ModelReport:
     """Returns the report in a frame."""
     header = _plain(decode_frame(data, Kind.MODEL, _REPORT_BYTES))
-    found = header.get("found")
-    if not isinstance(found, list) or len(found) > _MOST_FOUND or not all(isinstance(one, dict) for one in found):
-        raise WireError(f"field 'found' is not a list of at most {_MOST_FOUND} objects")
     return ModelReport(
         phase=choice_field(header, "phase", MODEL_PHASES),
         offered=int_field(header, "offered", 0, _MOST_VERSION),
@@ -113,7 +119,7 @@ def decode_model_report(data: bytes) -> ModelReport:
         why=text_field(header, "why", _MOST_REASON),
         code=text_field(header, "code", 40),
         reason=text_field(header, "reason", _MOST_REASON),
-        found=tuple(_found(one) for one in found),
+        found=tuple(_found(one) for one in objects_field(header, "found", 0, _MOST_FOUND)),
     )
 
 
@@ -126,15 +132,11 @@ def _found(header: Mapping[str, Any]) -> Found:
         variant=id_field(header, "variant"),
         fits=fits,
         why=text_field(header, "why", _MOST_REASON),
-        latency_ms=_known(header, "latency_ms", 1e9),
+        latency_ms=known_field(header, "latency_ms", 1e9),
         memory_bytes=None if memory is None else int_field(header, "memory_bytes", 0, 1 << 50),
-        energy_mj=_known(header, "energy_mj", 1e12),
-        accuracy=_known(header, "accuracy", 1.0),
+        energy_mj=known_field(header, "energy_mj", 1e12),
+        accuracy=known_field(header, "accuracy", 1.0),
     )
-
-
-def _known(header: Mapping[str, Any], name: str, most: float) -> float | None:
-    return None if header.get(name) is None else float_field(header, name, 0, most)
 
 
 def _plain(frame: Frame) -> Mapping[str, Any]:

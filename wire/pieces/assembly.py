@@ -19,9 +19,9 @@ from pathlib import Path
 from wire.errors import WireError
 from wire.pieces.chunks import Chunk, Spans
 
-__all__ = ["Assembly", "move_whole", "sweep_drafts", "write_whole"]
+__all__ = ["Assembly", "digest_file", "move_whole", "sweep_drafts", "write_whole"]
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 16
 _NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
 
 
@@ -43,6 +43,15 @@ def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def digest_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hex, whatever its size."""
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            whole.update(piece)
+    return whole.hexdigest()
 
 
 def sweep_drafts(folder: Path) -> None:
@@ -136,7 +145,7 @@ class Assembly:
         """
         if self.portion:
             return True
-        if self._found_digest() != self.digest:
+        if digest_file(self.part) != self.digest:
             self.drop()
             return False
         if not durable:
@@ -159,13 +168,6 @@ class Assembly:
     def _note(self, *spans: tuple[int, int]) -> None:
         with self.notes.open("a", encoding="ascii") as file:
             file.writelines(f"{start} {end}\n" for start, end in spans)
-
-    def _found_digest(self) -> str:
-        whole = hashlib.sha256()
-        with self.part.open("rb") as file:
-            while piece := file.read(_READ_BYTES):
-                whole.update(piece)
-        return whole.hexdigest()
 
     def _recall(self) -> None:
         size = self.part.stat().st_size if self.part.exists() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,3 +42,10 @@ def finished(tmp_path_factory):
         digest = fleet.finish()
         write_report(home.database, run, home.run_folder(run), fleet.federation.state.planner)
     return Finished(folder / "home", run, digest)
+
+
+@pytest.fixture(autouse=True)
+def _own_signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)

@@ -20,13 +20,6 @@ from wire.errors import StateError
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def _own_signals():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 def output(capsys, *words):
     """Returns the exit status of a command, and what it printed as JSON if it did."""
     capsys.readouterr()

@@ -24,13 +24,6 @@ from tests.waiting import WAIT_S
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def _own_signals():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 def output(capsys, *words):
     """Returns the exit status of a command, and what it printed as JSON if it did."""
     capsys.readouterr()
