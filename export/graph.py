@@ -17,6 +17,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from export.idle import without_idle
 from export.refused import ExportError
 from export.store.layers import IR_VERSION, OPSET, WEIGHTED, replaced, weighted_nodes, weights_of
 from export.store.sheet import Sheet
@@ -78,7 +79,7 @@ def _traced(net: torch.nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     got = [(one.domain, one.version) for one in model.opset_import]
     if got != [("", OPSET)]:
         raise ExportError(f"{spec.arch!r} needs the operators {got}", remedy=f"use layers that opset {OPSET} has")
-    return model
+    return without_idle(model)
 
 
 def _tidied(model: onnx.ModelProto, params: Params) -> onnx.ModelProto:

@@ -138,21 +138,31 @@ def _mlp(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> nn.Modu
     return _chain(*layers, ("out", nn.Linear(args[-1], outputs)))
 
 
+class _ByPixel(nn.Sequential):
+    """Returns what its layers give, with all channels of a pixel side by side in memory while they work.
+
+    torch pools such pictures many times faster, and a CNN trains in about two thirds of the time. Nets of GroupNorm
+    are slower so, and keep torch's usual order.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        y: torch.Tensor = super().forward(x.to(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
+        return y
+
+
 def _cnn(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> nn.Module:
     side = 2 ** len(args)
     flat = args[-1] * (shape[1] // side) * (shape[2] // side)
-    return _chain(*_convs(nn.Conv2d, nn.MaxPool2d, (shape[0], *args), 3), _flat(), ("out", nn.Linear(flat, outputs)))
+    convs = _convs(nn.Conv2d, nn.MaxPool2d, (shape[0], *args), 3)
+    return _ByPixel(OrderedDict([*convs, _flat(), ("out", nn.Linear(flat, outputs))]))
 
 
 def _leaf(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> nn.Module:
     flat = 64 * (shape[1] // 4) * (shape[2] // 4)
-    return _chain(
-        *_convs(nn.Conv2d, nn.MaxPool2d, (shape[0], 32, 64), 5),
-        _flat(),
-        ("fc1", nn.Linear(flat, 512)),
-        ("relu3", nn.ReLU()),
-        ("out", nn.Linear(512, outputs)),
-    )
+    dense = [("fc1", nn.Linear(flat, 512)), ("relu3", nn.ReLU()), ("out", nn.Linear(512, outputs))]
+    convs = _convs(nn.Conv2d, nn.MaxPool2d, (shape[0], 32, 64), 5)
+    return _ByPixel(OrderedDict([*convs, _flat(), *dense]))
 
 
 def _cnn1d(shape: tuple[int, ...], outputs: int, args: tuple[int, ...]) -> nn.Module:

@@ -77,6 +77,20 @@ def test_replaced_changes_a_copy(case):
     assert np.array_equal(weights_of(other)["fc1.weight"], one.weights["fc1.weight"])
 
 
+def test_changes_of_memory_order_leave_no_node(case):
+    assert {"Cast", "Identity"}.isdisjoint(node.op_type for node in case("cnn-5-9").model.graph.node)
+
+
+def test_casts_that_change_a_value_stay(monkeypatch):
+    spec, params = own(monkeypatch, Cast)
+    model = float_graph(spec, params)
+    assert [node.op_type for node in model.graph.node] == ["Gemm", "Cast", "Cast", "Relu"]
+    x = np.linspace(-9, 9, 12, dtype=np.float32).reshape(3, 4)
+    found = answers(open_session(model.SerializeToString()), x)
+    assert np.array_equal(found, np.trunc(found))
+    assert len(np.unique(found)) > 2
+
+
 def test_wrong_tensors_are_refused(case):
     spec, params = case("mlp-16").spec, case("mlp-16").params
     with pytest.raises(WireError, match="missing or too many"):
@@ -119,6 +133,16 @@ class Odd(nn.Module):
 
     def forward(self, x):
         return torch.linalg.inv(self.first(x)[:, :, None] * x[:, None, :])[:, 0]
+
+
+class Cast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+
+    def forward(self, x):
+        steps = self.first(x.float().contiguous()).to(torch.int32)
+        return torch.relu(steps.to(torch.float32).float())
 
 
 def own(monkeypatch, net):
