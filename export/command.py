@@ -26,7 +26,9 @@ Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Arg
 def add_commands(command: Command) -> None:
     """Adds the command to a parser, loading nothing heavy; `command` takes a name, what to run and a line about it."""
     own = command("export", _export, "write the trained model as ONNX files at several bit-widths")
-    own.add_argument("model", nargs="?", default="", metavar="RUN|FOLDER|CHECKPOINT", help="the newest ended run")
+    own.add_argument(
+        "model", nargs="?", default="", metavar="RUN|FOLDER|CHECKPOINT|MEMORY", help="the newest ended run"
+    )
     own.add_argument("--home", type=Path, default=_HOME, help="the coordinator's folder (%(default)s)")
     own.add_argument("--bits", default="8,6,5,4,3,2", help="widths (%(default)s)")
     own.add_argument("--profile", choices=("int8", "float", "both"), default="both", help="arithmetic (%(default)s)")
@@ -44,12 +46,14 @@ def _export(options: argparse.Namespace) -> int:
     _check(options)
     try:
         from export.ladder.make import Wish, make_ladder  # noqa: PLC0415
+        from export.ladder.own import SUFFIX, read_own  # noqa: PLC0415
         from export.ladder.report import markdown, write_report  # noqa: PLC0415
         from export.ladder.run import read_source  # noqa: PLC0415
     except ImportError as exc:
         raise ConfigError(f"export needs {exc.name}", remedy="pip install -r requirements.txt") from exc
     profiles = ("int8", "float") if options.profile == "both" else (options.profile,)
-    source = read_source(_found(options.model, options.home.expanduser()), options.task, options.calibration)
+    path = _found(options.model, options.home.expanduser())
+    source = (read_own if path.suffix == SUFFIX else read_source)(path, options.task, options.calibration)
     out = options.out or Path("exports") / source.run
     wish = Wish(widths, profiles, options.nested, _budget(options))
     report = make_ladder(source, wish, out, lambda text: print(text, flush=True))

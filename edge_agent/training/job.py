@@ -91,7 +91,7 @@ def run_job(job: Job, examples: Examples | None = None) -> dict[str, Any]:
     header = UpdateHeader(plan.run, plan.round, job.device, plan.base, plan.kind, fit.examples, metrics)
     data, unsent = encoded(header, fit.params, base, plan, spec, recalled=recalled)
     if plan.remembers:
-        remember(job.memory, plan.run, plan.round, {**fit.memory, **unsent}, job.durable)
+        remember(job.memory, plan.run, plan.round, {**fit.memory, **unsent}, fit.own, job.durable)
     digest = digest_bytes(data)
     write_whole(entry_path(job.outbox, plan.run, plan.round, digest), data, job.durable)
     return {"digest": digest, "size": len(data), "metrics": metrics}

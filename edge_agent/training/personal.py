@@ -27,6 +27,7 @@ from models.init import initial
 from models.measure import measure
 from models.nets import build, dump, load
 from models.personal.centres import initial_centres, packed_bytes
+from models.personal.memory import CENTRES, PERSONAL
 from models.personal.settings import Personal, personal_from
 from models.personal.student import (
     Descent,
@@ -75,7 +76,7 @@ class _Round:
     key: tuple[object, ...]
 
 
-_PERSONAL = _Role("personal", "personal/", "centres/", taught=True)
+_PERSONAL = _Role("personal", PERSONAL, CENTRES, taught=True)
 _LOCAL = _Role("local", "local/", "local_centres/", taught=False)
 
 
@@ -111,7 +112,8 @@ def fit_personal(
     metrics |= {"held_out": float(len(held)), **_deployment(students[_PERSONAL], personal)}
     kept = {name: values for role, student in students.items() for name, values in _kept(role, student).items()}
     kept[_ROUNDS] = np.array([rounds + 1], np.float32)
-    return Fit(dump(net, [tensor.name for tensor in spec.trainable]), len(train), metrics, kept)
+    trained = dump(net, [tensor.name for tensor in spec.trainable])
+    return Fit(trained, len(train), metrics, kept, _own_spec(spec, personal))
 
 
 def held_out(data: Dataset, share: float, key: tuple[object, ...]) -> tuple[Dataset, Dataset]:

@@ -1,22 +1,16 @@
-"""A device's memory as arrays: read before a round, written after it.
-
-The file is a frame of kind CHECKPOINT: its header lists name and shape of every array, its payload holds their float32
-values in that order.
-"""
+"""A device's memory: read before a round, written after it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from edge_agent.kept.memory import memory_path, newest_memory, prune_memory
-from wire.errors import StateError, WireError
-from wire.frame import Kind, decode_frame, encode_frame
+from models.personal.memory import decode_memory, encode_memory
+from wire.errors import StateError
 from wire.params import Array, Params
 from wire.pieces.assembly import write_whole
+from wire.spec import ModelSpec
 
 __all__ = ["Recalled", "recall", "remember"]
 
@@ -33,33 +27,19 @@ def recall(folder: Path, run: str, number: int, given_up: Collection[int] = ()) 
     if kept is None:
         return {}, ""
     try:
-        frame = decode_frame(kept.path.read_bytes(), Kind.CHECKPOINT)
-        arrays = _arrays(frame.header["arrays"], np.frombuffer(frame.payload, "<f4").astype(np.float32))
-        return arrays, "refused" if kept.round in given_up else kept.fate
-    except (WireError, KeyError, TypeError, ValueError) as exc:
+        return decode_memory(kept.path.read_bytes()).arrays, "refused" if kept.round in given_up else kept.fate
+    except StateError as exc:
         kept.path.replace(kept.path.with_suffix(".damaged"))
         raise StateError(
-            f"the memory {kept.path.name} cannot be read: {exc}",
-            code="E-MEMORY-FILE",
+            f"the memory {kept.path.name} cannot be read: {exc.message}",
+            code=exc.code,
             remedy="it was moved aside; the device goes on without",
         ) from exc
 
 
-def remember(folder: Path, run: str, number: int, arrays: Mapping[str, Array], durable: bool = True) -> None:
+def remember(  # noqa: PLR0917 - run and round name the file, the others are what is in it
+    folder: Path, run: str, number: int, arrays: Mapping[str, Array], own: ModelSpec | None = None, durable: bool = True
+) -> None:
     """Writes the memory after a round in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    header = {"arrays": [[name, list(values.shape)] for name, values in arrays.items()]}
-    payload = b"".join(np.ascontiguousarray(values, "<f4").tobytes() for values in arrays.values())
-    write_whole(memory_path(folder, run, number), encode_frame(Kind.CHECKPOINT, header, payload), durable)
-
-
-def _arrays(names: list[tuple[str, list[int]]], values: Array) -> Params:
-    arrays: Params = {}
-    at = 0
-    for name, shape in names:
-        count = prod(shape)
-        arrays[str(name)] = values[at : at + count].reshape(shape)
-        at += count
-    if at != len(values):
-        raise ValueError(f"{len(values)} values, the header lists {at}")
-    return arrays
+    write_whole(memory_path(folder, run, number), encode_memory(arrays, own), durable)

@@ -19,7 +19,7 @@ from wire.messages.blob import read_snapshot, read_trunk
 from wire.params import Array, Params, params_digest, split
 from wire.spec import ModelSpec, parse_json
 
-__all__ = ["read_source"]
+__all__ = ["fit_id", "of_task", "read_source"]
 
 _LINEAGE = ("run", "recipe", "task", "rounds", "updates", "simulated")
 _MODEL, _STATE, _TRUNK = "model.blob", ".state", "trunk"
@@ -33,19 +33,33 @@ def read_source(path: Path, task_name: str = "", calibration: int = 256) -> Sour
     spec, report = _spec(folder), _report(folder)
     params = _checkpoint(path, spec) if path.suffix == _STATE else _final(folder / _MODEL, spec, report)
     name = task_name or str(report.get("task") or "")
-    known = _fitting(task(name), spec) if name else None
     return Source(
         spec=spec,
         params=params,
-        model=_id(name or folder.name),
-        data=load(known.data, "test") if known and known.data else None,
+        model=fit_id(name or folder.name),
         calibration=calibration,
         still=_trunk(folder, spec),
-        run=_id(str(report.get("run") or folder.name)),
+        run=fit_id(str(report.get("run") or folder.name)),
         lineage=_lineage(report),
-        labels=known.labels if known else (),
-        preprocessing="float32 as the task's examples are" if known else "",
+        **of_task(name, spec),
     )
+
+
+def of_task(name: str, spec: ModelSpec) -> dict[str, Any]:
+    """Returns what a source knows from its task: test examples, labels, and what inputs are; nothing without a task."""
+    if not name:
+        return {}
+    known = _fitting(task(name), spec)
+    return {
+        "data": load(known.data, "test") if known.data else None,
+        "labels": known.labels,
+        "preprocessing": "float32 as the task's examples are",
+    }
+
+
+def fit_id(text: str) -> str:
+    """Returns the text as a name that a manifest takes."""
+    return _UNFIT.sub("-", text.lower()).strip("-")[:_MOST_NAME].rstrip("-") or "model"
 
 
 def _folder(path: Path) -> Path:
@@ -138,8 +152,3 @@ def _lineage(report: Mapping[str, Any]) -> dict[str, Any]:
     privacy = report.get("privacy")
     epsilon = privacy.get("epsilon") if isinstance(privacy, Mapping) else None
     return {name: report.get(name) for name in _LINEAGE} | {"epsilon": epsilon}
-
-
-def _id(text: str) -> str:
-    """Returns the text as a name that a manifest takes."""
-    return _UNFIT.sub("-", text.lower()).strip("-")[:_MOST_NAME] or "model"

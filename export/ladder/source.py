@@ -65,7 +65,7 @@ class Source:
             raise ConfigError(f"{len(self.labels)} labels for {self.spec.outputs} outputs", remedy="name each, or none")
         check_range("--calibration", self.calibration, 1, _MOST_CALIBRATION)
         check_shapes(self.params, self.spec.trainable)
-        for name, values in self.values.items():
+        for name, values in (*self.values.items(), *self.tables.items()):
             if not np.isfinite(values).all():
                 raise ExportError(f"{name!r} holds values that are not finite", remedy="train again")
         if self.examples is not None and self.examples.x.shape[1:] != self.spec.input:

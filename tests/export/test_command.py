@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from coordinator.__main__ import _HOME
@@ -15,6 +16,7 @@ from coordinator.rollout.exported import read_export
 from export.command import add_commands
 from models.archs import spec_of
 from models.init import initial
+from models.personal.memory import CENTRES, PERSONAL, encode_memory
 from tests.export.ladder.test_run import run_at
 from tests.public_names import ROOT
 from wire.errors import ConfigError, StateError
@@ -65,6 +67,21 @@ def test_a_run_by_name_and_by_path(named, home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert export(named, "--home", home, "--bits", "8", "--profile", "float") == 0
     assert json.loads((tmp_path / "exports" / "first" / "report.json").read_text())["run"] == "first"
+
+
+def test_a_device_s_own_model_by_its_memory(tmp_path):
+    spec = spec_of("mlp-8", (1, 8, 8), 10, 3)
+    arrays = {PERSONAL + name: value for name, value in initial(spec).items()}
+    arrays[CENTRES + "out.weight"] = np.float32([-0.2, 0.2])
+    path = tmp_path / "night.4.accepted.memory"
+    path.write_bytes(encode_memory(arrays, spec))
+    out = tmp_path / "out"
+    assert export(path, "--task", "digits", "--bits", "8", "--profile", "float", "--out", out) == 0
+    read = read_export(out)
+    assert [one.name for one in read.variants] == ["float-8", "float-centres"]
+    assert (read.lineage["run"], read.lineage["own"]) == ("night-own", True)
+    (entry,) = (one for one in json.loads((out / "report.json").read_text())["variants"] if "centres" in one["name"])
+    assert entry["widths"] == {"fc1.weight": 8, "out.weight": 1} and entry["accuracy"] is not None
 
 
 def test_both_profiles_nested_and_mixed(home, tmp_path):
