@@ -34,6 +34,7 @@ from wire.messages.rollout import Offer
 __all__ = ["Installation", "Means"]
 
 _MOST_TIMES = 3  # a file is fetched at most so often, whatever is wrong with it
+_MOST_CUTS = 2  # of bundles that give something else; after that the files themselves are fetched
 _MOST_YIELDS = 3
 _PASSING = ("E-BLOB", "E-DISK", "E-INSTALL")  # say nothing of the file itself
 
@@ -59,7 +60,7 @@ class Installation:
     """The state of one offer. `all_of_them` measures every variant that may fit before it chooses.
 
     `keep` are files of the store that the model in service needs; `slot` is where the new one was staged. `cutting` is
-    the variant whose file is to be cut from its bundle.
+    the variant whose file is to be cut from its bundle, `miscut` how often a bundle gave something else.
     """
 
     offer: Offer
@@ -71,6 +72,7 @@ class Installation:
     fetch: Fetch | None = None
     asked: tuple[str, ...] = ()
     cutting: Variant | None = None
+    miscut: int = 0
     candidate: Variant | None = None
     choice: Choice | None = None
     findings: dict[str, Finding] = field(default_factory=dict)
@@ -120,7 +122,7 @@ class Installation:
     def _want_variant(self, manifest: Manifest, variant: Variant) -> None:
         """Fetches a variant's file, or the portion to cut it from, and the golden answers."""
         sizes = {variant.digest: variant.size, manifest.golden: manifest.golden_bytes}
-        portion = portion_of(variant, manifest, self.means.store)
+        portion = portion_of(variant, manifest, self.means.store) if self.miscut < _MOST_CUTS else None
         if portion and self._short_bytes(self._lacking(sizes), portion):
             portion = None
         self.cutting = variant if portion else None
@@ -210,6 +212,7 @@ class Installation:
         if found.code:  # also if the child died of it: only wrong bytes do that
             log_event("bundle-wrong", bundle=variant.bundle[:12], code=found.code, reason=found.reason)
             self.candidate = None
+            self.miscut += 1
             self._again(*(store / f"{variant.bundle}.{kind}" for kind in ("part", "spans")))
 
     def _header(self, manifest: Manifest, variant: Variant) -> dict[str, Any]:

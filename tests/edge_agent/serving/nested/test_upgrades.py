@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
-from edge_agent.serving import offers
 from edge_agent.serving.probe import CHILD
 from edge_agent.serving.slots import read_pointer, read_slot
 from tests.edge_agent.serving.stage.bundles import nested, part, policy, serving, spans
@@ -116,26 +117,32 @@ def spoiled(made, place) -> bytes:
     return bytes(wrong)
 
 
-def test_wrong_bytes_in_the_prefix_are_dropped_and_refused(four):
+def test_wrong_bytes_in_the_prefix_are_fetched_anew_and_then_the_file_itself_is(four):
     made = nested()
     four.changes["model"] = policy(8)
     four.spoil[made.digest] = spoiled(made, made.need[6])
     four.start()
-    report = four.until("refused")
-    assert (report.code, report.active, four.live) == ("E-BLOB", 1, 1)
-    assert serving(four) == made.files[4]
-    assert not part(four).exists()
-    assert spans(four, made.digest)[1:] == [((made.need[4], made.need[8]),), *[((0, made.need[8]),)] * 3]
-    four.spoil.clear()
-    four.now_s += offers._AGAIN_S
-    assert four.until("healthy").variant == "float-8"
+    four.wait(lambda: (four.last.variant, four.last.phase) == ("float-8", "healthy"))
     assert serving(four) == made.files[8]
+    assert not part(four).exists()
+    assert spans(four, made.digest)[1:] == [((made.need[4], made.need[8]),), ((0, made.need[8]),)]
+    assert sha256(made.files[8]).hexdigest() in four.asked
 
 
 @pytest.mark.parametrize("place", [0, 5, 100])
-def test_wrong_bytes_in_the_header_are_dropped_and_refused(side, place):
+def test_wrong_bytes_in_the_header_are_dropped(side, place):
     one, made = side(model=policy(4)), nested()
     one.spoil[made.digest] = spoiled(made, place)
+    report = one.bring(made.manifest(one.publisher, 1))
+    assert (report.phase, report.variant, one.live) == ("healthy", "float-4", 1)
+    assert serving(one) == made.files[4]
+    assert not part(one).exists()
+
+
+def test_a_bundle_and_a_file_that_are_both_wrong_are_refused(side):
+    one, made = side(model=policy(4)), nested()
+    file = sha256(made.files[4]).hexdigest()
+    one.spoil[made.digest], one.spoil[file] = spoiled(made, 100), bytes(len(made.files[4]))
     report = one.bring(made.manifest(one.publisher, 1))
     assert (report.phase, report.code, one.live) == ("refused", "E-BLOB", 0)
     assert not part(one).exists()
@@ -160,7 +167,7 @@ def test_a_bundle_that_is_shorter_than_the_prefix(side):
 def test_a_prefix_that_is_too_short_for_its_width(side):
     one, made = side(model=policy(8)), nested()
     report = one.bring(made.manifest(one.publisher, 1, longer=-1))
-    assert (report.phase, report.code, one.live) == ("refused", "E-BLOB", 0)
+    assert (report.phase, report.variant, serving(one)) == ("healthy", "float-8", made.files[8])
 
 
 def test_a_bundle_of_other_files_gives_nothing(side):
@@ -221,13 +228,9 @@ def test_a_child_that_dies_of_cutting_says_nothing_of_the_variant(four, monkeypa
     four.start()
     monkeypatch.setenv("BITFLEET_TEST_DEATH", death)
     four.serving.probe.module = "tests.edge_agent.serving.stage.failing_cut"
-    report = four.until("refused")
-    assert (report.code, four.live) == ("E-BLOB", 1)
-    assert all("E-" not in found.why for found in report.found)
-    four.serving.probe.module = None
-    four.now_s += offers._AGAIN_S
-    assert four.until("healthy").variant == "float-8"
+    four.wait(lambda: (four.last.variant, four.last.phase) == ("float-8", "healthy"))
     assert serving(four) == made.files[8]
+    assert all("E-" not in found.why for found in four.last.found)
 
 
 def test_the_bundle_of_what_serves_outlasts_an_offer_that_is_refused(four):
