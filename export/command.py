@@ -19,6 +19,7 @@ __all__ = ["add_commands"]
 _HOME = Path("~/.local/share/bitfleet")  # as the coordinator's other commands
 _BITS = (2, 8)
 _MOST_BYTES = 1 << 40
+_PACKING = "4 and 2 bits in bit planes, or in ONNX's own types for newer runtimes (%(default)s)"
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
@@ -32,6 +33,7 @@ def add_commands(command: Command) -> None:
     own.add_argument("--home", type=Path, default=_HOME, help="the coordinator's folder (%(default)s)")
     own.add_argument("--bits", default="8,6,5,4,3,2", help="widths (%(default)s)")
     own.add_argument("--profile", choices=("int8", "float", "both"), default="both", help="arithmetic (%(default)s)")
+    own.add_argument("--packing", choices=("planes", "native"), default="planes", help=_PACKING)
     own.add_argument("--nested", action="store_true", help="one bundle from whose prefix any width can be cut")
     own.add_argument("--calibration", type=int, default=256, metavar="N", help="examples that choose (%(default)s)")
     own.add_argument("--task", default="", help="whose test examples measure it; the run's own if left out")
@@ -55,7 +57,7 @@ def _export(options: argparse.Namespace) -> int:
     path = _found(options.model, options.home.expanduser())
     source = (read_own if path.suffix == SUFFIX else read_source)(path, options.task, options.calibration)
     out = options.out or Path("exports") / source.run
-    wish = Wish(widths, profiles, options.nested, _budget(options))
+    wish = Wish(widths, profiles, options.nested, _budget(options), packing=options.packing)
     report = make_ladder(source, wish, out, lambda text: print(text, flush=True))
     write_report(report, out)
     if options.json:

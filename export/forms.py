@@ -6,8 +6,8 @@
     Table     w = table[codes]                              learned centres, 1 bit included
     Plain     w = values                                    float32, as it was
 
-Codes are stored as bit planes, those of 8 bits as bytes: unless they are `spread`, which makes them planes as well, so
-that narrower files hold the first of the very same planes.
+Codes are stored as bit planes, those of 8 bits as bytes, and those of 4 and 2 as elements where a file is packed so:
+unless they are `spread`, which makes them planes as well, so that narrower files hold the first of the same planes.
 
 An output channel is a slice of dimension 0. `values()` is what the file computes, to the last bit: each product and
 each sum is rounded once to float32, in the order written here.

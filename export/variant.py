@@ -3,7 +3,8 @@
     float   the runtime folds every form to float32 and computes as the float model does
     int8    the runtime folds every form to INT8, and computes with integers whatever the stored width
 
-The file needs opset 18 and IR version 8, so ONNX Runtime 1.16. Equal arguments give equal bytes.
+The file needs opset 18 and IR version 8, so ONNX Runtime 1.16; with the packing `native` what its element types need.
+Equal arguments give equal bytes.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from export.forms import Form, Integer, Rescaled, Table
 from export.grids import PROFILES
 from export.int8 import Activations, add_integer_graph
 from export.refused import ExportError
-from export.store.layers import IR_VERSION, OPSET, weights_of
+from export.store.elements import PACKINGS, Carrier, carrier_of
+from export.store.layers import weights_of
 from export.store.sheet import Sheet
 from export.store.weights import add_float, add_int8, add_int8_twin
 from wire.params import Array, params_digest
 from wire.spec import canonical_json
 
-__all__ = ["MIN_RUNTIME", "computed", "twin", "write"]
-
-MIN_RUNTIME = "1.16"
+__all__ = ["computed", "twin", "write"]
 
 
 def write(
@@ -35,12 +35,16 @@ def write(
     profile: str,
     activations: Activations | None = None,
     metadata: Mapping[str, object] | None = None,
+    *,
+    packing: str = "planes",
 ) -> bytes:
     """Returns the file of the float graph `model` with a form for each weight that `weights_of` names.
 
     `metadata` adds to what the file says of itself; values that are not text become canonical JSON.
     """
-    sheet, weights = Sheet(), _checked(model, forms, profile, activations)
+    if packing not in PACKINGS:
+        raise ExportError(f"packing {packing!r}", remedy=f"choose of {PACKINGS}")
+    sheet, weights = Sheet(packing=packing), _checked(model, forms, profile, activations)
     for name in weights:
         (add_float if profile == "float" else add_int8)(sheet, name, forms[name])
     return _finished(sheet, model, forms, activations, metadata)
@@ -77,8 +81,9 @@ def _finished(
     else:
         add_integer_graph(sheet, model, activations, {name: _scale(forms[name]) for name in names})
     told = {key: _text(value) for key, value in (metadata or {}).items()}
-    told |= _facts({name: forms[name] for name in names}, activations)
-    return _serialised(model, sheet, told | {"input": _text([one.dim_value for one in _sides(model)])})
+    carrier = carrier_of(sheet.tensors.values())
+    told |= _facts({name: forms[name] for name in names}, activations, carrier)
+    return _serialised(model, sheet, carrier, told | {"input": _text([one.dim_value for one in _sides(model)])})
 
 
 def _checked(
@@ -106,16 +111,16 @@ def _scale(form: Form) -> Array:
     raise ExportError(f"a weight of the form {type(form).__name__}", remedy="profile int8 takes whole numbers")
 
 
-def _facts(forms: Mapping[str, Form], activations: Activations | None) -> dict[str, str]:
+def _facts(forms: Mapping[str, Form], activations: Activations | None, carrier: Carrier) -> dict[str, str]:
     """Returns what the file says of itself; the digest names the values it computes with."""
     profile = "float" if activations is None else "int8"
     widths = {name: form.bits for name, form in forms.items()}
     same = len(set(widths.values())) == 1
     facts = {
         "bits": str(next(iter(widths.values()))) if same else _text(widths),
-        "ir": str(IR_VERSION),
-        "min_runtime": MIN_RUNTIME,
-        "opset": str(OPSET),
+        "ir": str(carrier.ir),
+        "min_runtime": carrier.min_runtime,
+        "opset": str(carrier.opset),
         "profile": profile,
         "scheme": "+".join(sorted({type(form).__name__.lower() for form in forms.values()})),
         "weights_sha256": params_digest({name: computed(form, profile) for name, form in forms.items()}),
@@ -131,7 +136,7 @@ def _sides(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
     return list(model.graph.input[0].type.tensor_type.shape.dim)[1:]
 
 
-def _serialised(model: onnx.ModelProto, sheet: Sheet, facts: Mapping[str, str]) -> bytes:
+def _serialised(model: onnx.ModelProto, sheet: Sheet, carrier: Carrier, facts: Mapping[str, str]) -> bytes:
     read = {name for node in sheet.nodes for name in node.input}
     floats = [one for one in model.graph.initializer if one.name in read and one.name not in sheet.tensors]
     made = {output for node in sheet.nodes for output in node.output}
@@ -142,8 +147,8 @@ def _serialised(model: onnx.ModelProto, sheet: Sheet, facts: Mapping[str, str]) 
         list(model.graph.output),
         [*sheet.tensors.values(), *(one for one in floats if one.name not in made)],
     )
-    opsets = [onnx.helper.make_opsetid("", OPSET)]
-    file = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bitfleet")
+    opsets = [onnx.helper.make_opsetid("", carrier.opset)]
+    file = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=carrier.ir, producer_name="bitfleet")
     onnx.helper.set_model_props(file, dict(sorted(facts.items())))
     return bytes(file.SerializeToString(deterministic=True))
 

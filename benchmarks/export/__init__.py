@@ -1,7 +1,8 @@
 """Sizes and latency of exported files: a CNN of a million parameters, and the overhead in a net of 20,000.
 
 Both nets are as they start: sizes and times do not depend on training. Each file passes the export's own gate, which
-times it beside the float model: one thread, batch 1, interleaved, the median of each round's own ratio.
+times it beside the float model: one thread, batch 1, interleaved, the median of each round's own ratio. Files of 4 and
+2 bits are made in ONNX's own types as well (--packing native): figures, no requirements.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.result import Figure, Requirement, Result, at_most
 __all__ = ["run"]
 
 _LARGE, _SMALL = "cnn-64-128-256-256", "cnn-16-32"
+_INPUT = (1, 28, 28)
 _LIMITS = {
     "int8": {8: 0.260, 6: 0.200, 5: 0.170, 4: 0.136, 3: 0.105, 2: 0.073},
     "float": {8: 0.258, 6: 0.195, 5: 0.163, 4: 0.131, 3: 0.099, 2: 0.067},
@@ -32,7 +34,10 @@ def run(options: Sequence[str]) -> Result:
     parser = argparse.ArgumentParser(prog="scripts/bench export")
     parser.add_argument("--rounds", type=int, default=41, help="rounds of each timing (%(default)s)")
     asked = parser.parse_args(options)
-    large, small = (_report(arch, asked.rounds) for arch in (_LARGE, _SMALL))
+    with tempfile.TemporaryDirectory() as name:
+        folders = {arch: Path(name) / arch for arch in (_LARGE, _SMALL)}
+        large, small = (_report(arch, asked.rounds, folder) for arch, folder in folders.items())
+        native = _native(asked.rounds, *folders.values())
     figures: dict[str, Figure] = {"large": _LARGE, "large_parameters": large["parameters"]}
     figures |= {"small": _SMALL, "small_parameters": small["parameters"], "float_bytes": large["float"]["bytes"]}
     figures["float_latency_ms"] = large["float"]["latency_ms"]
@@ -47,24 +52,57 @@ def run(options: Sequence[str]) -> Result:
     for one in small["variants"]:
         figures[f"small_{one['name']}_overhead_bytes"] = _overhead(one, small)
         requirements.append(at_most(f"small {one['name']} overhead", _OVERHEAD, _overhead(one, small)))
+    figures |= native
     refused = [*large["refused"], *small["refused"]]
     requirements.append(at_most("files refused by the gate", 0, len(refused)))
     figures |= {f"refused {one['name']}": one["reason"] for one in refused}
     return Result(figures, tuple(requirements))
 
 
-def _report(arch: str, rounds: int) -> dict[str, Any]:
+def _native(rounds: int, planes: Path, small: Path) -> dict[str, Figure]:
+    """Returns the figures of both nets with 4 and 2 bits in ONNX's own types, timed beside the files of bit planes."""
+    figures: dict[str, Figure] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        large = _report(_LARGE, rounds, folder, bits=(4, 2), packing="native")
+        for one in large["variants"]:
+            figures |= {f"{one['name']}_native_{what}": value for what, value in _beside(one, folder, planes, rounds)}
+    little = _report(_SMALL, rounds, small, bits=(4, 2), packing="native")
+    for one in little["variants"]:
+        figures[f"small_{one['name']}_native_overhead_bytes"] = _overhead(one, little)
+    return figures | {f"refused native {one['name']}": one["reason"] for one in (*large["refused"], *little["refused"])}
+
+
+def _beside(one: Mapping[str, Any], folder: Path, planes: Path, rounds: int) -> list[tuple[str, Figure]]:
+    from export.proof.clocks import race
+    from export.sessions import answers, open_session
+
+    new, old = ((each / one["file"]).read_bytes() for each in (folder, planes))
+    x = np.zeros((1, *_INPUT), np.float32)
+    sessions = open_session(new), open_session(old)
+    load = race(lambda: open_session(new), lambda: open_session(old), min(rounds, 15))
+    latency = race(lambda: answers(sessions[0], x), lambda: answers(sessions[1], x), rounds, calls=5)
+    return [
+        ("min_runtime", one["min_runtime"]),
+        ("over_float", one["size_ratio"]),
+        ("over_planes", len(new) / len(old)),
+        ("load_ms", load.first_ms),
+        ("load_over_planes", load.ratio),
+        ("latency_over_planes", latency.ratio),
+    ]
+
+
+def _report(arch: str, rounds: int, folder: Path, **wish: Any) -> dict[str, Any]:
     from export.ladder.make import Wish, make_ladder
     from export.ladder.source import Source
     from models.archs import spec_of
     from models.data import load
     from models.init import initial
 
-    spec = spec_of(arch, (1, 28, 28), 10, 1)
+    spec = spec_of(arch, _INPUT, 10, 1)
     data = load("fashion", "test")
     source = Source(spec, initial(spec), arch, data.take(np.arange(320)), calibration=256)
-    with tempfile.TemporaryDirectory() as folder:
-        return make_ladder(source, Wish(rounds=rounds), Path(folder))
+    return make_ladder(source, Wish(rounds=rounds, **wish), folder)
 
 
 def _overhead(one: Mapping[str, Any], report: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ from export.ladder.mixed import Budget, mixed
 from export.ladder.nested import nested_forms
 from export.ladder.source import Source
 from export.refused import ExportError
+from export.store.elements import PACKINGS
 from export.variant import write
 from wire.errors import ConfigError
 from wire.params import Array
@@ -31,13 +32,16 @@ _MIXED = "mixed"  # no longer than what even widths say, or they would not fit i
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to make. A budget asks for one more file a profile, with the widths chosen layer by layer."""
+    """What to make. A budget asks for one more file a profile, with the widths chosen layer by layer. The packing
+    `native` stores 4 and 2 bits in ONNX's own types, which only newer runtimes read.
+    """
 
     bits: tuple[int, ...] = (8, 6, 5, 4, 3, 2)
     profiles: tuple[str, ...] = ("int8", "float")
     nested: bool = False
     budget: Budget | None = None
     rounds: int = 9
+    packing: str = "planes"
 
     def __post_init__(self) -> None:
         for bits in self.bits:
@@ -46,6 +50,13 @@ class Wish:
             raise ConfigError(f"widths {self.bits}, profiles {self.profiles}", remedy="name each once")
         if not self.profiles or not set(self.profiles) <= set(PROFILES):
             raise ConfigError(f"profiles {self.profiles}", remedy=f"choose of {PROFILES}")
+        if self.packing not in PACKINGS:
+            raise ConfigError(f"packing {self.packing!r}", remedy=f"choose of {PACKINGS}")
+        if self.nested and self.packing != PACKINGS[0]:
+            raise ConfigError(
+                f"nested files with the packing {self.packing!r}",
+                remedy="ask for one of them: every width of a bundle is cut from the same bit planes",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ def written(bench: Bench, draft: Draft) -> tuple[bytes, Activations | None]:
         activations = activations_of(source, bench.model, draft.forms, bench.rule)
     told = {"run": source.run, "model": source.model, "labels": list(source.labels),
             "preprocessing": source.preprocessing, "ranges": draft.ranges}  # fmt: skip
-    return write(bench.model, draft.forms, bench.profile, activations, told), activations
+    return write(bench.model, draft.forms, bench.profile, activations, told, packing=bench.wish.packing), activations
 
 
 def _even(bench: Bench, name: str, bits: int, chosen: dict[int, Chosen]) -> Draft:
@@ -131,6 +142,6 @@ def _mixed(bench: Bench, name: str, budget: Budget, chosen: dict[int, Chosen]) -
     def file_bytes(forms: Mapping[str, Form]) -> int:
         return len(written(bench, Draft(name, forms, _MIXED))[0])
 
-    found = mixed(bench.source, bench.weights, chosen, bench.profile, budget, file_bytes)
+    found = mixed(bench.source, bench.weights, chosen, bench.profile, budget, file_bytes, bench.wish.packing)
     table = tuple({"profile": bench.profile, **row} for row in found.table)
     return Draft(name, found.forms, _MIXED, limit=budget.words, most_bytes=budget.most_bytes, table=table)

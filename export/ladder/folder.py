@@ -21,7 +21,7 @@ __all__ = ["disk", "leave", "prepare"]
 _VARIANT = r"(?:float|int8)-(?:[2-8]|centres|mixed)\.onnx"
 _NAMES = re.compile(rf"{_VARIANT}|(?:float|int8)\.bundle|golden\.bin|report\.(?:json|md|png)")
 _DRAFTS = re.compile(rf"\.(?:{_NAMES.pattern})\.[0-9]+\.tmp")
-_ONNX = b"\x08\x08\x12\x08bitfleet"  # IR version 8, producer "bitfleet"
+_ONNX = re.compile(rb"\x08[\x08\x0a\x0d]\x12\x08bitfleet")  # IR version 8, 10 or 13, producer "bitfleet"
 _BUNDLE = b"BFNB"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PAGE = re.compile(rb"# [a-z0-9-]{1,32}: [0-9]+ files\n")
@@ -79,7 +79,7 @@ def _is_ours(path: Path) -> bool:
         return bool(_PAGE.match(data))
     if path.suffix == ".png":
         return data.startswith(_PNG) and b"bitfleet export" in data[:256]
-    return data.startswith(_ONNX if path.suffix == ".onnx" else _BUNDLE)
+    return bool(_ONNX.match(data)) if path.suffix == ".onnx" else data.startswith(_BUNDLE)
 
 
 def _is_golden(data: bytes) -> bool:

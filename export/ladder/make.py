@@ -21,7 +21,7 @@ from export.ladder.nested import bundled
 from export.ladder.source import Judged, Source, judged
 from export.proof.clocks import race
 from export.sessions import answers, open_session
-from export.variant import MIN_RUNTIME, computed, twin
+from export.variant import computed, twin
 from wire.errors import BitfleetError
 from wire.params import params_digest
 
@@ -98,6 +98,7 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
         twin=twin(bench.model, draft.forms, activations) if activations else None,
         max_bytes=draft.most_bytes, rounds=bench.wish.rounds,
     )  # fmt: skip
+    file = onnx.load_model_from_string(data)
     counts = [(bench.weights[name].size, form.bits) for name, form in draft.forms.items()]
     entry = {
         "name": draft.name,
@@ -108,8 +109,8 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
         "file": f"{draft.name}.onnx",
         "bytes": len(data),
         "sha256": sha256(data).hexdigest(),
-        "operators": sorted({node.op_type for node in onnx.load_model_from_string(data).graph.node}),
-        "min_runtime": MIN_RUNTIME,
+        "operators": sorted({node.op_type for node in file.graph.node}),
+        "min_runtime": next(one.value for one in file.metadata_props if one.key == "min_runtime"),
         **_facts(_stated(source, data)),
         "size_ratio": found.size_ratio,
         "latency_ms": found.latency.first_ms,

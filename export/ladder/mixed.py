@@ -19,7 +19,8 @@ from wire.params import Array
 __all__ = ["Budget", "Mixed", "mixed"]
 
 _WIDTHS = (8, 6, 5, 4, 3, 2)
-_PACKED = 4
+_PACKED = {"planes": dict.fromkeys(_WIDTHS[1:], 4), "native": {6: 3, 5: 3, 4: 4, 3: 3, 2: 4}}
+"""By packing and width: the width whose nodes for unpacking stand for it, as they are alike."""
 _HALVINGS = 7
 _TRIES = 4
 _ROUNDING = 1e-9
@@ -54,12 +55,14 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Measures widths on the examples that choose, each set of widths once; `nodes` is what unpacking a layer adds."""
+    """Measures widths on the examples that choose, each set of widths once; `nodes` is what unpacking a layer adds, by
+    layer and width.
+    """
 
     source: Source
     ladder: Mapping[int, Chosen]
     profile: str
-    nodes: dict[str, int] = field(default_factory=dict)
+    nodes: dict[tuple[str, int], int] = field(default_factory=dict)
     known: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -69,7 +72,7 @@ class _Trial:
     @property
     def sizes(self) -> dict[str, dict[int, int]]:
         def size(name: str, bits: int) -> int:
-            return self.ladder[bits].forms[name].payload_bytes + (self.nodes.get(name, 0) if bits < _WIDTHS[0] else 0)
+            return self.ladder[bits].forms[name].payload_bytes + self.nodes.get((name, bits), 0)
 
         return {name: {bits: size(name, bits) for bits in _WIDTHS} for name in self.layers}
 
@@ -100,6 +103,7 @@ def mixed(  # noqa: PLR0917 - each is another thing
     profile: str,
     budget: Budget,
     file_bytes: Callable[[Mapping[str, Form]], int],
+    packing: str = "planes",
 ) -> Mixed:
     """Returns the best forms whose file is small enough, or those of the smallest file that loses little enough."""
     ladder = {bits: chosen.get(bits) or choose_range(source, weights, bits, profile) for bits in _WIDTHS}
@@ -109,7 +113,7 @@ def mixed(  # noqa: PLR0917 - each is another thing
     def size(widths: Widths) -> int:
         return file_bytes(trial.forms(widths))
 
-    trial.nodes.update(_nodes(trial, size))
+    trial.nodes.update(_nodes(trial, size, _PACKED[packing]))
     fits = [] if budget.most_bytes is None else _fits(trial, size, budget.most_bytes)
     table = sensitivity(trial.layers, _WIDTHS, trial)
     best = partial(_best, trial, table)
@@ -120,14 +124,16 @@ def mixed(  # noqa: PLR0917 - each is another thing
     return Mixed(trial.forms(widths), [asdict(one) for one in table])
 
 
-def _nodes(trial: _Trial, size: Callable[[Widths], int]) -> dict[str, int]:
+def _nodes(trial: _Trial, size: Callable[[Widths], int], alike: Mapping[int, int]) -> dict[tuple[str, int], int]:
     """Returns the bytes that unpacking takes in the file by layer, which bytes as they are (8 bits) do not need."""
-    sizes, packed = trial.sizes, dict.fromkeys(trial.layers, _PACKED)
-    whole = size(packed)
-    return {
-        name: max(0, whole - size({**packed, name: _WIDTHS[0]}) - each[_PACKED] + each[_WIDTHS[0]])
-        for name, each in sizes.items()
-    }
+    sizes, found = trial.sizes, dict[tuple[str, int], int]()
+    for packed in sorted(set(alike.values())):
+        widths = dict.fromkeys(trial.layers, packed)
+        whole = size(widths)
+        for name, each in sizes.items():
+            nodes = max(0, whole - size({**widths, name: _WIDTHS[0]}) - each[packed] + each[_WIDTHS[0]])
+            found |= {(name, bits): nodes for bits, as_this in alike.items() if as_this == packed}
+    return found
 
 
 def _fits(trial: _Trial, size: Callable[[Widths], int], most_bytes: int) -> list[dict[str, int]]:

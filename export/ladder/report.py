@@ -18,6 +18,7 @@ Report = Mapping[str, Any]
 _HEAD = ("variant", "bits", "bytes", "of float", "accuracy", "lost", "latency", "of float", "load", "ranges")
 _PANELS = (("accuracy", "accuracy"), ("latency_ms", "latency, ms"))
 _NAME = "report"
+_OLDEST = "1.16"
 
 
 def write_report(report: Report, folder: Path, picture: bool = True) -> list[Path]:
@@ -45,6 +46,9 @@ def markdown(report: Report) -> str:
         "",
         *_table(_HEAD, rows),
     ]
+    for runtime in sorted({one["min_runtime"] for one in report["variants"]} - {_OLDEST}):
+        newer = ", ".join(f"`{one['name']}`" for one in report["variants"] if one["min_runtime"] == runtime)
+        lines += ["", f"Only for ONNX Runtime {runtime} and newer: {newer}."]
     if report["refused"]:
         lines += ["", "Not written, and why:", ""]
         lines += [f"- `{one['name']}`: {one['reason']}" for one in report["refused"]]

@@ -14,7 +14,7 @@ __all__ = ["operators_of", "unfolded"]
 
 _FLOAT_KERNELS = ("Conv", "FusedConv", "Gemm", "FusedGemm")
 _INTEGER_KERNELS = ("QLinearConv", "QGemm")
-_UNPACKING = ("BitShift", "BitwiseAnd", "MatMulInteger", "Gather", "Slice")
+_UNPACKING = ("BitShift", "BitwiseAnd", "MatMulInteger", "Gather", "Slice", "Cast")
 
 
 def operators_of(data: bytes) -> dict[str, int]:

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from export.store.elements import as_elements
+from export.store.planes import Codes
+
 __all__ = ["Sheet"]
 
 Values = npt.NDArray[np.generic]
@@ -16,9 +19,10 @@ Values = npt.NDArray[np.generic]
 
 @dataclass
 class Sheet:
-    """Grows by `constant`, `tensor` and `node`; names start with a slash, which no parameter's does."""
+    """Grows by `constant`, `tensor`, `elements` and `node`; names start with a slash, which no parameter's does."""
 
     mark: str = "c"  # of shared constants: two sheets that meet in one graph need two marks
+    packing: str = "planes"  # of codes: one of PACKINGS
     nodes: list[NodeProto] = field(default_factory=list)
     tensors: dict[str, TensorProto] = field(default_factory=dict)
     _shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
@@ -34,6 +38,11 @@ class Sheet:
     def tensor(self, name: str, values: Values) -> str:
         """Adds an initialiser; returns its name."""
         self.tensors[name] = numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
+        return name
+
+    def elements(self, name: str, codes: Codes, bits: int) -> str:
+        """Adds an initialiser of elements of 4 or 2 bits; returns its name."""
+        self.tensors[name] = as_elements(name, codes, bits)
         return name
 
     def node(self, operator: str, *inputs: str, named: str = "", **attributes: Any) -> str:

@@ -3,6 +3,9 @@
 The planes of a tensor, [bits, M], are shifted right by 0 .. 7 to [8, bits, M], masked to single bits, and multiplied
 by the row (factor * 2^(bits - 1), ..., factor): one whole-number product gives all codes, and everything before it is
 one byte an element, which keeps the memory of folding low.
+
+With the packing `native`, codes of 4 and 2 bits are elements of UINT4 and UINT2 instead, and a Cast unpacks them: never
+DequantizeLinear, which the runtime does not fold in front of a float layer, but computes at every call.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from onnx import TensorProto
 
 from export.forms import RESCALED_BITS, Form, Integer, Plain, Rescaled, Table, Uniform, along
 from export.refused import ExportError
+from export.store.elements import NATIVE_BITS
 from export.store.planes import pack
 from export.store.sheet import Sheet
 
@@ -82,14 +86,21 @@ def _rescaled(sheet: Sheet, name: str, form: Rescaled) -> str:
     return sheet.node("Sub", whole, sheet.constant(128, np.int32))
 
 
+def _is_nested(form: Uniform | Integer | Rescaled | Table) -> bool:
+    """Tells whether the codes must be planes, since other widths share them."""
+    return isinstance(form, Rescaled) or (isinstance(form, Uniform | Integer) and form.spread)
+
+
 def _numbers(
     sheet: Sheet, name: str, form: Uniform | Integer | Rescaled | Table, factor: int = 1, *, wide: bool = True
 ) -> str:
-    """Returns the INT32 value factor * codes; codes that are bytes may be left so unless they are to be `wide`."""
+    """Returns the INT32 value factor * codes; codes that need no planes may keep their type unless `wide`."""
     codes, bits = form.codes, form.bits
-    if form.as_bytes:
-        stored = sheet.tensor(f"{name}/q", codes)
-        return sheet.node("Cast", stored, to=TensorProto.INT32) if wide else stored
+    native = sheet.packing == "native" and bits in NATIVE_BITS and not _is_nested(form)
+    if form.as_bytes or native:
+        stored = sheet.elements(f"{name}/q", codes, bits) if native else sheet.tensor(f"{name}/q", codes)
+        whole = sheet.node("Cast", stored, to=TensorProto.INT32) if wide else stored
+        return whole if factor == 1 else sheet.node("Mul", whole, sheet.constant(factor, np.int32))
     planes = sheet.tensor(f"{name}/p", pack(codes, bits))
     shifts = sheet.constant(np.arange(8).reshape(8, 1, 1), np.uint8)
     shifted = sheet.node("BitShift", planes, shifts, direction="RIGHT")

@@ -76,10 +76,10 @@ class Case:
         weights = {name: computed(form, profile) for name, form in forms.items()}
         return outputs(self.spec, self.params, weights, self.inputs)
 
-    def gate(self, forms, profile):
+    def gate(self, forms, profile, **options):
         """Returns the arguments that the gate takes for these forms."""
         return {
-            "data": self.file(forms, profile),
+            "data": self.file(forms, profile, **options),
             "model": self.model,
             "inputs": self.inputs,
             "reference": self.reference(forms, profile),

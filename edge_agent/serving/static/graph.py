@@ -32,6 +32,8 @@ _MOST_METADATA_BYTES = 64 * 1024
 _IR = (7, 13)
 _OPSET = (13, 26)
 _ITEM_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64}
+_NEWER = {21: (10, 21), 22: (10, 21), 25: (13, 25), 26: (13, 25)}
+"""Elements of 4 and 2 bits: from which IR version and opset on there are such. Their values are packed, always raw."""
 _ITEM_BITS |= {21: 4, 22: 4, 25: 2, 26: 2}
 _FLOAT = 1
 _TYPED = {4: {1}, 5: {2, 3, 4, 5, 6, 9, 10}, 7: {7}, 10: {11}, 11: {12, 13}}  # field of TensorProto: its types
@@ -63,34 +65,43 @@ class Expected:
 def check_graph(data: bytes | memoryview, expected: Expected) -> dict[str, str]:
     """Returns the metadata of an ONNX file; raises WireError (E-MODEL-GRAPH) with the place of the first fault."""
     model = read_message(memoryview(data), "model", _MODEL)
-    _check_versions(model)
+    kinds = _kinds(*_check_versions(model))
     body = model.data(7)
     if body is None:
         raise garbled("model", "there is no graph")
     graph = read_message(body, "graph", _GRAPH)
-    stored = _check_tensors(graph)
+    stored = _check_tensors(graph, kinds)
     inputs = _check_ends(graph, 11, "input", expected.input)
     if stored & inputs:
         raise garbled("graph", f"{sorted(stored & inputs)[0]!r} is both an input and an initialiser")
-    made = _check_nodes(graph, stored | inputs, expected.operators)
+    made = _check_nodes(graph, stored | inputs, expected.operators, kinds)
     outputs = _check_ends(graph, 12, "output", (expected.outputs,))
     if not outputs <= made:
         raise garbled("graph", f"no node makes the output {sorted(outputs)[0]!r}")
     return _metadata(model)
 
 
-def _check_versions(model: Message) -> None:
+def _check_versions(model: Message) -> tuple[int, int]:
+    """Returns IR version and opset."""
     ir = model.number(1)
     if not _IR[0] <= ir <= _IR[1]:
         raise garbled("model", f"IR version {ir}, {_IR[0]} to {_IR[1]} are read")
     sets = [read_message(view, "opset_import", _OPSETS) for view in model.all(8)]
     if len(sets) != 1 or sets[0].text(1) not in ("", "ai.onnx"):
         raise garbled("model", f"operators of {len(sets)} domains; one, the standard domain, is allowed")
-    if not _OPSET[0] <= sets[0].number(2) <= _OPSET[1]:
-        raise garbled("model", f"opset {sets[0].number(2)}, {_OPSET[0]} to {_OPSET[1]} are read")
+    opset = sets[0].number(2)
+    if not _OPSET[0] <= opset <= _OPSET[1]:
+        raise garbled("model", f"opset {opset}, {_OPSET[0]} to {_OPSET[1]} are read")
+    return ir, opset
 
 
-def _check_tensors(graph: Message) -> set[str]:
+def _kinds(ir: int, opset: int) -> frozenset[int]:
+    """Returns the types of values that there are in these versions."""
+    later = {kind for kind, (least_ir, least_opset) in _NEWER.items() if ir < least_ir or opset < least_opset}
+    return frozenset(_ITEM_BITS.keys() - later)
+
+
+def _check_tensors(graph: Message, kinds: frozenset[int]) -> set[str]:
     names: set[str] = set()
     values = 0
     found = graph.all(5)
@@ -103,20 +114,20 @@ def _check_tensors(graph: Message) -> set[str]:
         if not name or name in names:
             raise garbled(place, f"its name {name!r} is empty or taken")
         names.add(name)
-        values += _check_tensor(tensor)
+        values += _check_tensor(tensor, kinds)
         if values > _MOST_VALUES:
             raise garbled(place, f"more than {_MOST_VALUES} values in all")
     return names
 
 
-def _check_tensor(tensor: Message) -> int:
+def _check_tensor(tensor: Message, kinds: frozenset[int]) -> int:
     """Returns how many values a tensor has."""
     place = tensor.place
     if 13 in tensor or tensor.number(14):
         raise garbled(place, "its values lie in another file")
     kind = tensor.number(2)
-    if kind not in _ITEM_BITS:
-        raise garbled(place, f"values of type {kind}")
+    if kind not in kinds:
+        raise garbled(place, f"values of type {kind}; its opset and IR version have none")
     sides = list(tensor.numbers(1))
     if len(sides) > _MOST_SIDES or any(not 0 <= side <= _MOST_VALUES for side in sides):
         raise garbled(place, f"shape {sides[: _MOST_SIDES + 1]}")
@@ -151,7 +162,7 @@ def _count_typed(tensor: Message, field: int) -> int:
     return sum(1 if isinstance(one, int) else len(bytes(one).translate(None, _HIGH)) for one in entries)
 
 
-def _check_nodes(graph: Message, known: set[str], named: Iterable[str]) -> set[str]:
+def _check_nodes(graph: Message, known: set[str], named: Iterable[str], kinds: frozenset[int]) -> set[str]:
     """Returns what the nodes make; each may use only what is there before it, so there is no cycle."""
     allowed, made = OPERATORS & set(named), set[str]()
     found = graph.all(1)
@@ -167,7 +178,7 @@ def _check_nodes(graph: Message, known: set[str], named: Iterable[str]) -> set[s
         if missing := set(node.texts(1)) - known - made - {""}:
             raise garbled(node.place, f"input {sorted(missing)[0]!r} is not there yet")
         made |= _new_names(node, known, made)
-        _check_attributes(node)
+        _check_attributes(node, kinds)
     return made
 
 
@@ -181,12 +192,12 @@ def _new_names(node: Message, known: set[str], made: set[str]) -> set[str]:
     return set(outputs)
 
 
-def _check_attributes(node: Message) -> None:
+def _check_attributes(node: Message, kinds: frozenset[int]) -> None:
     for view in node.all(5):
         place = f"{node.place}, an attribute"
         attribute = read_message(view, place, _ATTRIBUTE, _MOST_VALUES)
         if (held := attribute.data(5)) is not None:
-            _check_tensor(read_message(held, f"{place}'s tensor", _TENSOR, _MOST_VALUES))
+            _check_tensor(read_message(held, f"{place}'s tensor", _TENSOR, _MOST_VALUES), kinds)
 
 
 def _check_ends(graph: Message, field: int, what: str, sides: tuple[int, ...]) -> set[str]:

@@ -112,6 +112,68 @@ def test_values_of_every_kind_are_counted(kind, values, raw):
     refused(edited(lambda m: m.graph.initializer.append(right)))
 
 
+def with_elements(bits=4, dims=(3, 5), spare=0, kind=None, ir=13, opset=25) -> bytes:
+    """Returns a file that holds packed elements as well, with so many bytes too many."""
+    raw = bytes(-(-int(np.prod(dims)) * bits // 8) + spare)
+    held = TensorProto(name="extra", data_type=kind or {4: 21, 2: 25}[bits], dims=dims, raw_data=raw)
+
+    def change(made):
+        made.ir_version, made.opset_import[0].version = ir, opset
+        made.graph.initializer.append(held)
+
+    return edited(change)
+
+
+@pytest.mark.parametrize(("kind", "bits", "ir", "opset"), [(21, 4, 10, 21), (22, 4, 10, 21), (25, 2, 13, 25),
+                                                           (26, 2, 13, 25)])  # fmt: skip
+@pytest.mark.parametrize("dims", [(3, 5), (2, 4), (1,), (7, 1, 3)])
+def test_packed_elements_are_counted_and_need_their_versions(kind, bits, ir, opset, dims):
+    check_graph(with_elements(bits, dims, 0, kind, ir, opset), WANTED)
+    for spare in (-1, 1):
+        assert "its shape needs" in refused(with_elements(bits, dims, spare, kind, ir, opset))
+    for older in ((ir - 1, opset), (ir, opset - 1)):
+        assert f"values of type {kind}" in refused(with_elements(bits, dims, 0, kind, *older))
+
+
+@pytest.mark.parametrize(
+    ("dims", "fields", "words"),
+    [
+        ([1 << 28, 1 << 28], {"raw_data": b"x"}, f"{1 << 56} values"),
+        ([1 << 14, (1 << 14) + 1], {"raw_data": b"x"}, "values"),
+        ([1 << 62], {"raw_data": b"x"}, "shape"),
+        ([-4], {"raw_data": b""}, "shape"),
+        ([1 << 20], {"raw_data": b"x"}, "1 bytes of values, its shape needs"),
+        ([2], {"int32_data": [0x21]}, "in the fields [5]"),
+        ([2], {}, "0 values, its shape needs 2"),
+    ],
+)
+@pytest.mark.parametrize("kind", [21, 25])
+def test_packed_elements_that_promise_what_is_not_there(kind, dims, fields, words):
+    def change(made):
+        made.ir_version, made.opset_import[0].version = 13, 25
+        made.graph.initializer.append(TensorProto(name="extra", data_type=kind, dims=dims, **fields))
+
+    assert words in refused(edited(change))
+
+
+@pytest.mark.parametrize("kind", [8, 14, 15, 17, 18, 19, 20, 23, 24, 27, 99])
+def test_elements_that_no_net_needs(kind):
+    assert f"values of type {kind}" in refused(with_elements(kind=kind))
+
+
+def test_packed_elements_in_a_constant_are_looked_at_too():
+    def change(opset):
+        def made(model):
+            model.ir_version, model.opset_import[0].version = 10, opset
+            held = TensorProto(name="c", data_type=21, dims=[3], raw_data=b"ab")
+            model.graph.node.append(helper.make_node("Constant", [], ["c"], value=held))
+
+        return edited(made)
+
+    check_graph(change(21), WANTED)
+    assert "values of type 21" in refused(change(20))
+
+
 def test_two_graphs_are_not_merged_behind_our_back():
     data = file_bytes()
     assert "2 times" in refused(data + onnx.ModelProto(graph=model().graph).SerializeToString())

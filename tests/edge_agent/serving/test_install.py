@@ -130,6 +130,20 @@ def test_only_what_may_fit_is_fetched(side):
     assert {found.variant: found.fits for found in report.found} == {"float-32": False, "int8-8": True, "int8-4": True}
 
 
+def test_what_needs_a_newer_runtime_is_not_fetched(side):
+    one = side()
+    files = {"int8-4": file_bytes(2), "int8-2": file_bytes(3)}
+    needs = {"int8-4": "99.1", "int8-2": "1.16"}
+    made = one.publisher.manifest(1, files, edit=lambda v: replace(v, min_runtime=needs[v.name]))
+    report = one.bring(made)
+    assert (report.phase, report.variant) == ("healthy", "int8-2")
+    assert "needs onnxruntime 99.1, here is 1." in {found.variant: found.why for found in report.found}["int8-4"]
+    alone = one.publisher.manifest(2, {"int8-4": file_bytes(4)}, edit=lambda v: replace(v, min_runtime="99.1"))
+    report = one.bring(alone)
+    assert (report.phase, report.code, one.live) == ("refused", "E-MODEL-POLICY", 1)
+    assert not {made.variants[0].digest, alone.variants[0].digest} & set(one.asked)
+
+
 def test_one_broken_variant_does_not_cost_the_device_the_others(side):
     one = side()
     good = file_bytes(2)

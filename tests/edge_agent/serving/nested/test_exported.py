@@ -10,7 +10,9 @@ import torch
 
 from coordinator.rollout.exported import read_export
 from coordinator.rollout.publish import Edition, of_export
+from edge_agent.info import runtime_version
 from edge_agent.serving.nested.cutting import cut_header
+from edge_agent.serving.policy import release
 from edge_agent.serving.probe import probe_header
 from edge_agent.serving.probe_child import answer
 from edge_agent.serving.session import checked_options
@@ -36,6 +38,7 @@ SHAPES = {
     "mobile-8-16": (1, 8, 8),
 }
 OUTPUTS, EXAMPLES, WIDTHS = 5, 60, (8, 5, 2)
+OLD = release(runtime_version()) < (1, 25)
 CENTRES = np.array([-0.4, -0.05, 0.1, 0.3], np.float32)
 
 
@@ -61,9 +64,9 @@ def source_of(arch) -> Source:
 def exported(tmp_path):
     """Returns a function that exports a net: (its manifest, its files by digest)."""
 
-    def made(arch, nested):
+    def made(arch, nested, packing="planes"):
         out = tmp_path / "out"
-        report = make_ladder(source_of(arch), Wish(WIDTHS, nested=nested, rounds=1), out)
+        report = make_ladder(source_of(arch), Wish(WIDTHS, nested=nested, rounds=1, packing=packing), out)
         write_report(report, out, picture=False)
         export = read_export(out)
         make_key(tmp_path / "key")
@@ -72,10 +75,17 @@ def exported(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("nested", [False, True], ids=["separate", "nested"])
+@pytest.mark.parametrize(
+    ("nested", "packing"),
+    [
+        pytest.param(False, "planes", id="separate"),
+        pytest.param(True, "planes", id="nested"),
+        pytest.param(False, "native", id="native", marks=pytest.mark.skipif(OLD, reason="there is no UINT2 yet")),
+    ],
+)
 @pytest.mark.parametrize("arch", SHAPES)
-def test_every_file_passes_the_checks_and_the_probe(arch, nested, exported, tmp_path):
-    manifest, files = exported(arch, nested)
+def test_every_file_passes_the_checks_and_the_probe(arch, nested, packing, exported, tmp_path):
+    manifest, files = exported(arch, nested, packing)
     names = {variant.name for variant in manifest.variants}
     assert names == {f"{profile}-{rest}" for profile in ("int8", "float") for rest in (*WIDTHS, "centres")}
     expected = (manifest.input, manifest.outputs)
