@@ -139,9 +139,9 @@ def _own(values: Array, table: Array | None, profile: str) -> Form:
 
 
 def _mixed(bench: Bench, name: str, budget: Budget, chosen: dict[int, Chosen]) -> Draft:
-    def file_bytes(forms: Mapping[str, Form]) -> int:
-        return len(written(bench, Draft(name, forms, _MIXED))[0])
+    def file(forms: Mapping[str, Form]) -> bytes:
+        return written(bench, Draft(name, forms, _MIXED))[0]
 
-    found = mixed(bench.source, bench.weights, chosen, bench.profile, budget, file_bytes, bench.wish.packing)
+    found = mixed(bench.source, bench.weights, chosen, bench.profile, budget, file, bench.wish.packing)
     table = tuple({"profile": bench.profile, **row} for row in found.table)
     return Draft(name, found.forms, _MIXED, limit=budget.words, most_bytes=budget.most_bytes, table=table)

@@ -20,14 +20,17 @@ from export.ladder.golden import golden_blob
 from export.ladder.nested import bundled
 from export.ladder.source import Judged, Source, judged
 from export.proof.clocks import race
+from export.refused import ExportError
 from export.sessions import answers, open_session
 from export.variant import computed, twin
 from wire.errors import BitfleetError
-from wire.params import params_digest
+from wire.params import Array, params_digest
 
 __all__ = ["Wish", "make_ladder"]
 
 _GOLDEN = "golden.bin"
+_COMPARED = 1000  # examples
+_MOST_LOST = 0.1
 _MOST_NAME = 150  # of a processor: the manifest takes 200 with what follows
 
 Say = Callable[[str], None]
@@ -98,6 +101,8 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
         twin=twin(bench.model, draft.forms, activations) if activations else None,
         max_bytes=draft.most_bytes, rounds=bench.wish.rounds,
     )  # fmt: skip
+    if bench.profile == "int8":
+        _check_integers(source, weights, data)
     file = onnx.load_model_from_string(data)
     counts = [(bench.weights[name].size, form.bits) for name, form in draft.forms.items()]
     entry = {
@@ -124,6 +129,21 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
         "prefix": 0,
     }
     return entry, data
+
+
+def _check_integers(source: Source, weights: Mapping[str, Array], data: bytes) -> None:
+    """Raises ExportError if integers lose much that the same weights in float do not: then the ranges are wrong."""
+    examples = source.states or source.chooses
+    if examples is None or source.spec.outputs < 2:
+        return
+    x, y = examples.x[:_COMPARED], examples.y[:_COMPARED]
+    lost = judged(source.answers(weights, x), y).accuracy - judged(answers(open_session(data), x), y).accuracy
+    if lost > _MOST_LOST:
+        raise ExportError(
+            f"integers lose {100 * lost:.3g} points on {len(x)} examples that the same weights do not lose in float,"
+            f" allowed are {100 * _MOST_LOST:g}",
+            remedy="calibrate on more examples (--calibration), like those it will see, or take the profile float",
+        )
 
 
 def _stated(source: Source, data: bytes) -> Judged | None:

@@ -10,8 +10,9 @@ from typing import Any
 from export.forms import Form
 from export.ladder.budget import Lost, Widths, allot, refine, sensitivity, within
 from export.ladder.choice import Chosen, choose_range
-from export.ladder.source import Source
+from export.ladder.source import Judged, Source, judged
 from export.refused import ExportError
+from export.sessions import answers, open_session
 from export.variant import computed
 from wire.errors import ConfigError
 from wire.params import Array
@@ -28,7 +29,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a file may take, or lose: a drop of 0.01 is a point of accuracy, against all layers at the widest."""
+    """What a file may take, or lose: a drop of 0.01 is a point of accuracy, against the float model."""
 
     most_bytes: int | None = None
     most_drop: float | None = None
@@ -42,7 +43,7 @@ class Budget:
         """Returns the limit in words."""
         if self.most_bytes is not None:
             return f"at most {self.most_bytes} bytes"
-        return f"at most {100 * (self.most_drop or 0):g} points lost"
+        return f"at most {100 * (self.most_drop or 0):g} points lost on the examples that choose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,18 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Measures widths on the examples that choose, each set of widths once; `nodes` is what unpacking a layer adds, by
-    layer and width.
+    """Measures widths on the examples that choose, each set of widths once: the rounded weights in PyTorch, of which
+    many are tried, and by `proven` the file itself, whose arithmetic may be another. `nodes` is what unpacking a layer
+    adds, by layer and width.
     """
 
     source: Source
     ladder: Mapping[int, Chosen]
     profile: str
+    file: Callable[[Mapping[str, Form]], bytes]
     nodes: dict[tuple[str, int], int] = field(default_factory=dict)
     known: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
+    seen: dict[tuple[int, ...], Judged] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[str]:
@@ -86,14 +90,21 @@ class _Trial:
     def __call__(self, widths: Widths) -> tuple[float, float]:
         key = tuple(widths.values())
         if key not in self.known:
-            seen = self.source.choosing({n: computed(f, self.profile) for n, f in self.forms(widths).items()})
-            if seen is None:
+            found = self.source.choosing({n: computed(f, self.profile) for n, f in self.forms(widths).items()})
+            if found is None:
                 raise ConfigError(
                     "widths layer by layer are measured on labelled examples, and there are none, or one output",
                     remedy="name a task whose data this machine has",
                 )
-            self.known[key] = seen.loss, seen.accuracy
+            self.known[key] = found.loss, found.accuracy
         return self.known[key]
+
+    def proven(self, widths: Widths) -> Judged:
+        key, chooses = tuple(widths.values()), self.source.chooses
+        if key not in self.seen and chooses is not None:
+            session = open_session(self.file(self.forms(widths)))
+            self.seen[key] = judged(answers(session, chooses.x), chooses.y)
+        return self.seen[key]
 
 
 def mixed(  # noqa: PLR0917 - each is another thing
@@ -102,16 +113,16 @@ def mixed(  # noqa: PLR0917 - each is another thing
     chosen: Mapping[int, Chosen],
     profile: str,
     budget: Budget,
-    file_bytes: Callable[[Mapping[str, Form]], int],
+    file: Callable[[Mapping[str, Form]], bytes],
     packing: str = "planes",
 ) -> Mixed:
     """Returns the best forms whose file is small enough, or those of the smallest file that loses little enough."""
     ladder = {bits: chosen.get(bits) or choose_range(source, weights, bits, profile) for bits in _WIDTHS}
-    trial = _Trial(source, ladder, profile)
+    trial = _Trial(source, ladder, profile, file)
     trial(trial.evens[0])  # refuses at once what cannot be measured
 
     def size(widths: Widths) -> int:
-        return file_bytes(trial.forms(widths))
+        return len(file(trial.forms(widths)))
 
     trial.nodes.update(_nodes(trial, size, _PACKED[packing]))
     fits = [] if budget.most_bytes is None else _fits(trial, size, budget.most_bytes)
@@ -179,15 +190,28 @@ def _fitting(
             found.append(widths)
             break
         room = min(room, within(widths, sizes)) - over
-    return min(found, key=lambda widths: trial(widths)[0])
+    return min(found, key=lambda widths: trial.proven(widths).loss)
 
 
 def _smallest(trial: _Trial, best: Callable[[int], dict[str, int]], drop: float) -> dict[str, int]:
-    """Returns the smallest widths found that lose no more than `drop`: the smallest even ones, then by halving the room
-    between them and what lost too much.
+    """Returns the smallest widths found whose file loses no more than `drop`: the smallest even ones, then by halving
+    the room between them and what lost too much.
     """
-    wanted, sizes = trial(trial.evens[0])[1] - drop - _ROUNDING, trial.sizes
-    kept = min((even for even in trial.evens if trial(even)[1] >= wanted), key=lambda even: within(even, sizes))
+    whole = trial.source.choosing({})
+    wanted, sizes = (whole.accuracy if whole else 0.0) - drop - _ROUNDING, trial.sizes
+
+    def good(widths: dict[str, int]) -> bool:
+        return trial(widths)[1] >= wanted and trial.proven(widths).accuracy >= wanted
+
+    fine = [even for even in trial.evens if good(even)]
+    if not fine:
+        lost = wanted + drop + _ROUNDING - max(trial.proven(even).accuracy for even in trial.evens)
+        raise ExportError(
+            f"every even width loses {100 * lost:.2g} points or more on the {len(trial.source.chooses or ())} examples"
+            f" that choose, allowed are {100 * drop:g}",
+            remedy="allow more, or choose on more examples (--calibration)",
+        )
+    kept = min(fine, key=lambda even: within(even, sizes))
     high, low = within(kept, sizes), sum(min(each.values()) for each in sizes.values())
     low = max([low, *(taken for even in trial.evens if (taken := within(even, sizes)) < high)])
     for _ in range(_HALVINGS):
@@ -195,7 +219,7 @@ def _smallest(trial: _Trial, best: Callable[[int], dict[str, int]], drop: float)
         if middle <= low:
             break
         found = best(middle)
-        if trial(found)[1] >= wanted:
+        if good(found):
             kept, high = found, within(found, sizes)
         else:
             low = middle
