@@ -29,9 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BitfleetError as exc:
         print(f"bitfleet: {exc}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         word = "rollout resume" if options.command == "rollout" else "resume"
-        print(f"bitfleet: stopped; `bitfleet {word}` goes on where it was", file=sys.stderr)
+        said = exc.args[0] if exc.args else f"stopped; `bitfleet {word}` goes on where it was"
+        print(f"bitfleet: {said}", file=sys.stderr)
         return 130
 
 

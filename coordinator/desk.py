@@ -12,7 +12,7 @@ from coordinator.rounds.intake import Intake
 from coordinator.run_state import RunState
 from wire.errors import BitfleetError, Refused, StateError, WireError
 from wire.events import log_event
-from wire.frame import Kind, decode_frame, peek_header
+from wire.frame import peek_header
 from wire.messages.blob import digest_bytes
 from wire.messages.reports import Ask, Receipt, decode_ask, decode_state, encode_receipt
 from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader
@@ -23,7 +23,6 @@ from wire.transport import Message
 __all__ = ["Desk"]
 
 _MOST_REFUSALS = 20
-_INFO_BYTES = 4096
 _DIGEST_BYTES = 32
 
 
@@ -41,7 +40,7 @@ class Desk:
     def read(self, message: Message) -> None:
         """Takes one message; nothing that it holds raises."""
         place = self.state.topics.split(message.topic)
-        if place is None or not message.payload:
+        if place is None or place[1] not in _READERS or not message.payload:
             return
         device, leaf = place
         if not message.retained:  # the broker says it again; the device sent it long ago
@@ -74,8 +73,7 @@ class Desk:
             log_event("device", id=device, state=said.state, code=said.code or "none")
 
     def _info(self, device: str, payload: bytes) -> None:
-        frame = decode_frame(payload, Kind.INFO, _INFO_BYTES)
-        self.state.registry.heard_info(device, frame.header)
+        self.state.registry.hear(device, "info", payload)
 
     def _ask(self, device: str, payload: bytes) -> None:
         ask = decode_ask(payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from typing import IO
 
 from coordinator.federation import Federation
 from coordinator.learning.evaluator import Evaluator
@@ -26,14 +28,14 @@ from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
 from wire.transport import Transport
 
-__all__ = ["Home", "in_use", "keys_of", "open_home", "shelf_of"]
+__all__ = ["Home", "at_work", "in_use", "keys_of", "open_home", "refuse_another_fleet", "shelf_of", "visit_home"]
 
 _KEY, _MODEL_KEY, _LOCK, _DATABASE = "round.key", "models.key", "coordinator.lock", "fleet.sqlite"
 
 
 @dataclass(slots=True)
 class Home:
-    """An open folder. `session` counts the starts of a coordinator here.
+    """An open folder. `session` counts the starts of a coordinator here; 0 of one who only visits.
 
     With `durable` = False files are not forced to the disk: for simulated runs, which a power cut may set back.
     """
@@ -114,20 +116,24 @@ class Home:
 
 
 @contextmanager
-def open_home(folder: Path, durable: bool = True) -> Iterator[Home]:
-    """Opens a folder for one coordinator, made if need be; raises StateError while another one has it."""
+def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[Home]:
+    """Opens a folder for one coordinator of a fleet, made if need be; raises StateError while another one has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home") from exc
-        _made(folder / _KEY)
-        database = open_database(folder / _DATABASE, durable=durable)
-        try:
-            yield Home(folder, database, _next_session(database), durable)
-        finally:
-            database.close()
+        if not _got(lock, fcntl.LOCK_EX):
+            raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home")
+        _write_fleet(lock, fleet)
+        with _opened(folder, durable) as home:
+            home.session = _next_session(home.database)
+            yield home
+
+
+@contextmanager
+def visit_home(folder: Path) -> Iterator[Home]:
+    """Opens a folder, made if need be, beside the coordinator that may be at work there: to write, not to serve."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _opened(folder, durable=True) as home:
+        yield home
 
 
 def shelf_of(folder: Path) -> Path:
@@ -139,18 +145,53 @@ def in_use(folder: Path) -> bool:
     """Tells whether a coordinator works in a folder."""
     if not (folder / _LOCK).exists():
         return False
-    with (folder / _LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    with (folder / _LOCK).open() as lock:
+        return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
+
+
+def at_work(folder: Path) -> str | None:
+    """Returns the fleet that is served by the coordinator at work in a folder; None where none is at work."""
+    return (folder / _LOCK).read_text("utf-8").strip() if in_use(folder) else None
+
+
+def refuse_another_fleet(folder: Path, fleet: str) -> None:
+    """Raises StateError if the coordinator at work in a folder serves another fleet."""
+    served = at_work(folder)
+    if served not in (None, fleet):
+        remedy = "wait until it has ended, stop it, or name another --home"
+        raise StateError(f"the coordinator at work in {folder} serves fleet {served!r}, not {fleet!r}", remedy=remedy)
 
 
 def keys_of(folder: Path) -> tuple[str, str]:
     """Returns the public halves of the keys for plans and for models, made if need be; a coordinator may be at work."""
     folder.mkdir(parents=True, exist_ok=True)
     return public_key(_made(folder / _KEY)), public_key(_made(folder / _MODEL_KEY))
+
+
+@contextmanager
+def _opened(folder: Path, durable: bool) -> Iterator[Home]:
+    _made(folder / _KEY)
+    database = open_database(folder / _DATABASE, durable=durable)
+    try:
+        yield Home(folder, database, 0, durable)
+    finally:
+        database.close()
+
+
+def _write_fleet(lock: IO[str], fleet: str) -> None:
+    try:
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), fleet.encode())
+    except OSError as exc:
+        raise StateError(f"{lock.name}: {exc}", remedy="see that the disk has room and may be written") from exc
+
+
+def _got(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _made(key: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.accounts import Accounts
 from coordinator.library import Library
-from coordinator.post import Post
+from coordinator.post import Post, Source
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import Phase, RoundRow, last_round
 from coordinator.rounds.planner import Planner
@@ -45,11 +45,14 @@ class RunState:
     cleared: set[str] = field(default_factory=set)
     swept: int = 0
     library: Library = field(init=False)
+    source: Source = field(init=False)
     post: Post = field(init=False)
 
     def __post_init__(self) -> None:
         self.library = Library(self.planner.folder / "blobs", durable=self.planner.durable)
-        self.post = Post(self.transport, self.topics, self.library, self.accounts)
+        self.source = Source(self.library, self.accounts)
+        leaves = ["state", "info", "up", "ask"]
+        self.post = Post(self.transport, self.topics, self.planner.session, leaves, [self.source])
         self.row = last_round(self.database, self.run)
         entered = self.database.row("SELECT status FROM runs WHERE run = ?", self.run)
         self.over = entered is not None and entered["status"] != "open"
@@ -79,7 +82,7 @@ class RunState:
 
     def say(self, device: str, leaf: str, payload: bytes, retain: bool = False) -> None:
         """Publishes to a device and counts it; while the link is down nothing is said, and the device will ask."""
-        self.post.say(device, leaf, payload, retain)
+        self.post.say(self.source, device, leaf, payload, retain)
 
     def link_lost(self) -> None:
         """Notes that nothing of what was published is known to have arrived."""

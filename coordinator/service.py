@@ -1,4 +1,4 @@
-"""Keeps one run going over a real broker until it is done."""
+"""Keeps one run going over a real broker until it is done, and the roll-outs of its fleet beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from coordinator.federation import Federation
 from coordinator.front.report import write_report
 from coordinator.home import Home, open_home
+from coordinator.host import Host
 from coordinator.learning.epsilon import epsilon
 from coordinator.learning.evaluator import ChildEvaluator
 from coordinator.recipe import Recipe
@@ -41,19 +42,20 @@ def serve(
     serving: Serving, recipe: Recipe | None, run: str = "", watch: Callable[[Federation], None] | None = None
 ) -> str:
     """Opens a new run of `recipe`, named `run` if that is given, or goes on with `run`; returns its name at its end."""
-    with open_home(serving.home) as home:
+    with open_home(serving.home, fleet=serving.fleet) as home:
         name = home.new_run(recipe, name=run) if recipe else run
         transport = open_transport(serving, home)
         evaluator = ChildEvaluator()
         federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)
+        host = Host(home, federation.state.post, federation.state.registry, time.monotonic, federation)
         _warn_of_privacy(federation.state.planner.recipe)
         log_event("serving", run=name, home=serving.home, key=home.public_key)
         try:
             while not federation.over:
-                federation.step()
+                host.step()
                 if watch:
                     watch(federation)
-            _settle(federation)
+            _settle(host)
             write_report(home.database, name, home.run_folder(name), federation.state.planner)
         finally:
             evaluator.stop()
@@ -90,8 +92,8 @@ def farewell(serving: Serving, home: Home) -> Message:
     return Message(Topics(serving.fleet).coordinator, encode_state(DeviceState("disconnected", home.session)))
 
 
-def _settle(federation: Federation) -> None:
+def _settle(host: Host) -> None:
     """Stays a moment, so that the last receipts reach their devices."""
     ends_s = time.monotonic() + _SETTLE_S
     while time.monotonic() < ends_s:
-        federation.step(0.1)
+        host.step(0.1)

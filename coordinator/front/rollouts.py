@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coordinator.front.commands import print_facts, print_table, serving_of
-from coordinator.home import Home, in_use, keys_of, open_home, shelf_of
+from coordinator.home import Home, at_work, keys_of, shelf_of, visit_home
 from coordinator.rollout.book import RolloutBook
 from coordinator.rollout.publish import load_manifest
-from coordinator.rollout.run import run_rollout
+from coordinator.rollout.run import run_rollout, serve_rollouts
 from coordinator.rollout.shown import DEVICE_COLUMNS, VERSION_COLUMNS, facts_of, manifest_facts
 from coordinator.rollout.stages import OVER, PASS_OVER, Rollout, obey
 from coordinator.rollout.start import Request, start_rollout
@@ -30,6 +32,7 @@ __all__ = [
     "pause_command",
     "resume_rollout_command",
     "rollout_status_command",
+    "serve_rollouts_command",
     "start_command",
 ]
 
@@ -49,34 +52,34 @@ def rollout_status_command(options: argparse.Namespace) -> int:
 def pause_command(options: argparse.Namespace) -> int:
     """Holds new offers, through the process that has the roll-out or without one."""
     name = _open_one(options)
-    if not _left_for_another(options, name, "pause"):
-        with open_home(_home(options)) as home:
-            book = RolloutBook(home.database)
-            before = book.load(name)
-            with home.database.change():
-                book.save(before, obey(before, "pause", 0.0))
+    with visit_home(_home(options)) as home, home.database.change():
+        book = RolloutBook(home.database)
+        before = book.load(name)
+        if at_work(home.folder) == book.fleet(name):
+            book.wish(name, "pause")
+        else:
+            book.save(before, obey(before, "pause", 0.0))
     _show(options, name)
     return 0
 
 
+def serve_rollouts_command(options: argparse.Namespace) -> int:
+    """Stays for the newest roll-out of a fleet until it is stopped, which is its right end."""
+    with suppress(KeyboardInterrupt):
+        serve_rollouts(serving_of(options))
+    return 0
+
+
 def resume_rollout_command(options: argparse.Namespace) -> int:
-    """Goes on with a roll-out that was paused, held or interrupted; here, unless another process has it."""
-    name = _open_one(options)
+    """Goes on with a roll-out that was paused, held or interrupted."""
     wish = " ".join(["resume", *_without(options)])
-    if _left_for_another(options, name, wish):
-        _show(options, name)
-        return 0
-    return _ran(options, run_rollout(serving_of(options), lambda home: _wished(home, name, wish)))
+    return _ran(options, _run_wish(options, _open_one(options), wish))
 
 
 def abort_command(options: argparse.Namespace) -> int:
     """Ends a roll-out and withdraws its offers from devices that have not begun."""
-    name = _open_one(options, ended_too=True)
-    if _left_for_another(options, name, "abort"):
-        _show(options, name)
-        return 0
-    rollout = run_rollout(serving_of(options), lambda home: _wished(home, name, "abort"))
-    _show(options, name)
+    rollout = _run_wish(options, _open_one(options, ended_too=True), "abort")
+    _show(options, rollout.name)
     return 0 if rollout.over else 1
 
 
@@ -122,6 +125,7 @@ def _request(options: argparse.Namespace) -> Request:
         days=options.days,
         key=options.key,
         least_version=options.least_version,
+        replace_model=options.replace_model,
     )
 
 
@@ -142,14 +146,11 @@ def _open_one(options: argparse.Namespace, ended_too: bool = False) -> str:
         return name or book.newest()
 
 
-def _left_for_another(options: argparse.Namespace, name: str, wish: str) -> bool:
-    """Leaves a wish if a process works in the home, which has the roll-out or will have it; tells whether it did."""
-    home = _home(options)
-    if not in_use(home):
-        return False
-    with closing(open_database(home / "fleet.sqlite")) as database, database.change():
-        RolloutBook(database).wish(name, wish)
-    return True
+def _run_wish(options: argparse.Namespace, name: str, wish: str) -> Rollout:
+    """Leaves a wish, and runs or follows the roll-out until there is nothing more to do."""
+    with _book(options) as book:
+        serving = replace(serving_of(options), fleet=book.fleet(name))
+    return run_rollout(serving, lambda home: _wished(home, name, wish))
 
 
 def _wished(home: Home, name: str, wish: str) -> str:
@@ -160,6 +161,10 @@ def _wished(home: Home, name: str, wish: str) -> str:
 
 def _ran(options: argparse.Namespace, rollout: Rollout) -> int:
     _show(options, rollout.name)
+    late = [member.device for member in rollout.members if member.late]
+    if rollout.status == "done" and late:
+        said = "still may take it: `bitfleet rollout serve` stays for them"
+        print(f"bitfleet: {', '.join(late)} {said}", file=sys.stderr)
     if rollout.status == "held":
         remedy = "`bitfleet rollout resume --continue-without-late` (or -failed), or `bitfleet rollout abort`"
         raise StateError(f"roll-out {rollout.name!r} is held: {rollout.reason}", remedy=remedy)

@@ -28,12 +28,14 @@ def add_rollout_commands(words: _Words, command: Command, home: Give, link: Give
     start.add_argument("--days", type=int, default=365, help="how long the manifest holds (%(default)s)")
     start.add_argument("--key", type=Path, default=None, metavar="FILE", help="sign with this key, not the home's")
     start.add_argument("--least-version", type=int, default=1, metavar="N", help="for a home that lost its database")
+    start.add_argument("--replace-model", action="store_true", help="another model than the last one is meant")
     resume = command(rollout, "resume", rollouts.resume_rollout_command, "go on with a roll-out")
     abort = command(rollout, "abort", rollouts.abort_command, "end a roll-out; who has the model keeps it")
     for one in (start, resume):
         one.add_argument("--continue-without-late", action="store_true", help="late devices are in nobody's way")
         one.add_argument("--continue-without-failed", action="store_true", help="nor are failed ones")
-    for one in (start, resume, abort):
+    serve = command(rollout, "serve", rollouts.serve_rollouts_command, "stay for late devices, until it is stopped")
+    for one in (start, resume, abort, serve):
         link(one)
     status = command(rollout, "status", rollouts.rollout_status_command, "where a roll-out stands, and why")
     status.add_argument("--rollout", default="", metavar="NAME", help="the newest if left out")

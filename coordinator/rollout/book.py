@@ -1,7 +1,8 @@
 """The book of roll-outs: which versions were published, where each roll-out and each of its devices stands.
 
 Every entry also goes to the ledger, under the roll-out's name. `offer` tells of a device's retained offer: empty before
-it was made, `out`, `withdrawing` until the broker has taken the empty message, `withdrawn`.
+it was made, `out`, `withdrawing` until the broker has taken the empty message, `withdrawn`. A late device keeps the
+offer of a roll-out that is done, until a newer one of its fleet begins.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class RolloutBook:
         """Returns what was published, in order."""
         return [dict(row) for row in self._rows("SELECT * FROM manifests ORDER BY version")]
 
+    def last_created_s(self, fleet: str) -> int:
+        """Returns when the newest version of a fleet says it was made; 0 without one."""
+        row = self._row("SELECT max(created) AS last FROM manifests WHERE fleet = ?", fleet)
+        return int(row["last"] or 0) if row else 0
+
     def enter(self, manifest: Manifest, at: Published, rollout: Rollout) -> None:
         """Enters a new version and its roll-out."""
         self.database.write(
@@ -70,6 +76,7 @@ class RolloutBook:
                 "VALUES (?, ?, ?, -1, '', 0, 0)",
                 rollout.name, member.device, place,
             )  # fmt: skip
+        self._supersede(manifest.fleet, rollout.name)
         self.database.note(
             "rollout", rollout.name, status=rollout.status, version=rollout.version, manifest=at.digest,
             content=manifest.content, devices=[member.device for member in rollout.members], key=manifest.key,
@@ -99,6 +106,11 @@ class RolloutBook:
             raise StateError("there are no roll-outs here", remedy="start one with `bitfleet rollout start`")
         return str(row["rollout"])
 
+    def newest_of(self, fleet: str) -> str:
+        """Returns the name of a fleet's newest roll-out; empty if there is none."""
+        row = self._row("SELECT rollout FROM rollouts WHERE fleet = ? ORDER BY version DESC LIMIT 1", fleet)
+        return str(row["rollout"]) if row else ""
+
     def unfinished(self) -> str | None:
         """Returns the name of the one roll-out that is not over, or None."""
         row = self._row(f"SELECT rollout FROM rollouts WHERE status NOT IN {OVER!r} ORDER BY version DESC LIMIT 1")  # noqa: S608
@@ -120,7 +132,7 @@ class RolloutBook:
         for old, new in zip(before.members, after.members, strict=True):
             if old != new:
                 self._save_member(after, old, new)
-        if after.over and not before.over:
+        if after.over and not before.over and after.status != "done":
             for member in after.members:
                 if member.stage >= 0 and not begun(member, after.version):
                     self._mark(after.name, member.device, "withdrawing")
@@ -155,6 +167,23 @@ class RolloutBook:
         """Takes a wish away, unless another one has been left meanwhile."""
         self.database.write("UPDATE rollouts SET wish = '' WHERE rollout = ? AND wish = ?", name, wish)
 
+    def rests(self, rollout: Rollout) -> bool:
+        """Tells whether only a person could do more: it is held, or over with no offer left that should not be."""
+        return rollout.status == "held" or (rollout.over and not self.withdrawals(self.fleet(rollout.name)))
+
+    def fault(self, name: str) -> str:
+        """Returns why the process at work has left a roll-out alone; empty if it has not."""
+        row = self._row("SELECT value FROM facts WHERE name = ?", f"fault {name}")
+        return str(row["value"]) if row else ""
+
+    def set_fault(self, name: str, reason: str) -> None:
+        """Enters why a roll-out is left alone, and takes away the wish that may be why; empty: it is not left alone."""
+        self.database.write("DELETE FROM facts WHERE name = ?", f"fault {name}")
+        if reason:
+            self.database.write("INSERT INTO facts VALUES (?, ?)", f"fault {name}", reason)
+            self.database.write("UPDATE rollouts SET wish = '' WHERE rollout = ?", name)
+        self.database.note("fault", name, reason=reason)
+
     def traffic(self, name: str, up: Mapping[str, int], down: Mapping[str, int]) -> None:
         """Enters the bytes that travelled since the last such line."""
         if up or down:
@@ -171,6 +200,16 @@ class RolloutBook:
         if offered:
             self._mark(rollout.name, new.device, "out")
         self.database.note("device-model", rollout.name, device=new.device, **_device_line(new))
+
+    def _supersede(self, fleet: str, name: str) -> None:
+        """Has the offers of older roll-outs withdrawn from devices that have not begun: there is something newer."""
+        query = (
+            "SELECT d.*, r.version AS version FROM rollout_devices d JOIN rollouts r ON r.rollout = d.rollout "
+            "WHERE r.fleet = ? AND d.rollout != ? AND d.offer = 'out' AND d.outcome = ''"
+        )
+        for row in self._rows(query, fleet, name):
+            if not begun(_member(row), row["version"]):
+                self._mark(row["rollout"], row["device"], "withdrawing")
 
     def _mark(self, name: str, device: str, offer: str) -> None:
         query = "UPDATE rollout_devices SET offer = ? WHERE rollout = ? AND device = ?"

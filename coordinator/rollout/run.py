@@ -1,71 +1,90 @@
-"""Keeps a roll-out going over a broker until it is over, or until only a person can decide what comes next."""
+"""Carries a roll-out to its end: here, or in the process that is at work in the home, which this one then follows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
-from coordinator.home import Home, open_home
-from coordinator.library import Library
-from coordinator.post import Post
-from coordinator.rollout.book import Published, RolloutBook
-from coordinator.rollout.loop import RolloutLoop
-from coordinator.rollout.publish import blobs_of, load_manifest
+from coordinator.home import Home, in_use, open_home, refuse_another_fleet, visit_home
+from coordinator.host import Host, host_alone
+from coordinator.rollout.book import RolloutBook
 from coordinator.rollout.stages import Rollout
 from coordinator.service import Serving, farewell, open_transport
-from coordinator.state.registry import Registry
+from coordinator.state.database import open_database
 from wire.errors import StateError
 from wire.events import log_event
-from wire.messages.rollout import Offer
-from wire.topics import Topics
-from wire.transport import Transport
 
-__all__ = ["open_loop", "run_rollout"]
+__all__ = ["run_rollout", "serve_rollouts"]
 
-
-def open_loop(home: Home, name: str, transport: Transport, clock: Callable[[], float]) -> RolloutLoop:
-    """Returns the loop of a roll-out, ready to go on from wherever it stands."""
-    book = RolloutBook(home.database)
-    rollout = book.load(name)
-    at = book.published(rollout.version)
-    registry = Registry(home.database)
-    registry.recall()
-    return RolloutLoop(
-        rollout=replace(rollout, since_s=clock()),
-        book=book,
-        post=Post(transport, Topics(book.fleet(name)), Library(home.shelf, durable=home.durable)),
-        registry=registry,
-        clock=clock,
-        sign=home.sign,
-        session=home.session,
-        offer=Offer(name, at.digest, at.size, rollout.version),
-        blobs=_blobs(home, book, rollout, at),
-    )
-
-
-def _blobs(home: Home, book: RolloutBook, rollout: Rollout, at: Published) -> frozenset[str]:
-    """Returns what devices may ask for; a damaged shelf must not keep a person from ending a roll-out."""
-    try:
-        return frozenset({at.digest, *blobs_of(load_manifest(home.shelf, at))})
-    except StateError:
-        if rollout.over or book.pending_wish(rollout.name) == "abort":
-            return frozenset()
-        raise
+_GLANCE_S = 0.5
+_GRACE_S = 10.0
+"""A process that was killed has so long to come back before another takes its roll-out over."""
 
 
 def run_rollout(serving: Serving, begin: Callable[[Home], str]) -> Rollout:
-    """Runs the roll-out that `begin` names; returns how it stands when there is nothing more to do."""
-    with open_home(serving.home) as home:
+    """Runs or follows the roll-out that `begin` names; returns how it stands when there is nothing more to do."""
+    refuse_another_fleet(serving.home, serving.fleet)
+    with visit_home(serving.home) as home:
         name = begin(home)
-        serving = replace(serving, fleet=RolloutBook(home.database).fleet(name))
+    while True:
+        rollout = _followed(serving, name) if in_use(serving.home) else _carried_out(serving, name)
+        if rollout is not None:
+            return rollout
+
+
+def serve_rollouts(serving: Serving) -> None:
+    """Stays for the newest roll-out of a fleet, over or not, until it is stopped."""
+    with _host(serving) as host:
+        while True:
+            host.step()
+
+
+def _carried_out(serving: Serving, name: str) -> Rollout | None:
+    """Returns how a roll-out stands once this process is through with it; None if another one has the home by then."""
+    try:
+        with _host(serving) as host:
+            while not host.through_with(name):
+                host.step()
+            return host.book.load(name)
+    except StateError:
+        if in_use(serving.home):
+            return None
+        raise
+
+
+def _followed(serving: Serving, name: str) -> Rollout | None:
+    """Returns how a roll-out stands once the process at work is through with it; None if that one has ended before."""
+    log_event("following", rollout=name, home=serving.home)
+    seen_s = time.monotonic()
+    with closing(open_database(serving.home / "fleet.sqlite", read_only=True)) as database, _going_on():
+        book = RolloutBook(database)
+        while book.pending_wish(name) or not book.rests(book.load(name)):
+            if book.fault(name) and not book.pending_wish(name):
+                raise StateError(f"roll-out {name!r} cannot go on: {book.fault(name)}")
+            if in_use(serving.home):
+                refuse_another_fleet(serving.home, serving.fleet)
+                seen_s = time.monotonic()
+            elif time.monotonic() - seen_s >= _GRACE_S:
+                return None
+            time.sleep(_GLANCE_S)
+        return book.load(name)
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = "stopped looking on; the roll-out goes on, `bitfleet rollout status` shows it"
+        raise KeyboardInterrupt(said) from None
+
+
+@contextmanager
+def _host(serving: Serving) -> Iterator[Host]:
+    with open_home(serving.home, fleet=serving.fleet) as home:
         transport = open_transport(serving, home)
         try:
-            loop = open_loop(home, name, transport, time.monotonic)
-            log_event("rolling-out", rollout=name, version=loop.rollout.version, home=serving.home)
-            while True:
-                loop.step()
-                if loop.ended:
-                    return loop.rollout
+            yield host_alone(home, serving.fleet, transport, time.monotonic)
         finally:
             transport.close(farewell(serving, home))

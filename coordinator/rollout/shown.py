@@ -27,6 +27,7 @@ def facts_of(book: RolloutBook, name: str) -> dict[str, Any]:
         "stage": STAGES[rollout.stage],
         "reason": rollout.reason,
         "wish": book.pending_wish(name),
+        "fault": book.fault(name),
         "healthy": sum(member.outcome == "healthy" for member in rollout.members),
         "of": len(rollout.members),
         "bits": dict(sorted(_widths(rollout.members).items())),

@@ -8,6 +8,9 @@
     running -> paused -> running    by a person; nothing new is offered meanwhile
     running, held, paused -> aborted
 
+A roll-out that is over is still told what becomes of its devices: a late one may take the model after all, and who
+had it may go back. Nothing moves for that, and an outcome stays what it was.
+
 A device whose policy allows no variant (`unfit`), or whose owner pinned another model (`pinned`), is no failure and in
 nobody's way: the next device takes its place in the stage.
 """
@@ -64,7 +67,7 @@ class Rollout:
 
     @property
     def over(self) -> bool:
-        """Tells whether nothing more will happen."""
+        """Tells whether nothing more will be decided."""
         return self.status in OVER
 
 
@@ -75,8 +78,8 @@ def hear(rollout: Rollout, device: str, report: ModelReport) -> Rollout:
     """
     for at, member in enumerate(rollout.members):
         if member.device == device:
-            heard = _after(member, report, rollout.version)
-            if rollout.over or heard is member:
+            heard = _after(member, report, rollout)
+            if heard is member:
                 return rollout
             return replace(rollout, members=(*rollout.members[:at], heard, *rollout.members[at + 1 :]))
     return rollout
@@ -120,14 +123,15 @@ def begun(member: Member, version: int) -> bool:
     return bool(member.outcome) or (report is not None and version in (report.staged, report.active))
 
 
-def _after(member: Member, report: ModelReport, version: int) -> Member:
+def _after(member: Member, report: ModelReport, rollout: Rollout) -> Member:
     """Returns the member after its report, itself if that says nothing new."""
-    known = report.offered == version or report.phase == "pinned"  # pinned before the offer is pinned after it
+    known = report.offered == rollout.version or report.phase == "pinned"  # pinned before the offer is pinned after it
     if member.stage < 0 or not known or report == member.report or member.changes >= _MOST_CHANGES:
         return member
     changes = member.changes + 1
     restless = changes >= _MOST_CHANGES
-    outcome = "failed" if member.outcome == "failed" or restless else _outcome(report, version)
+    stays = member.outcome == "failed" or (rollout.over and member.outcome)
+    outcome = member.outcome if stays else "failed" if restless else _outcome(report, rollout.version)
     return replace(member, report=report, outcome=outcome, late=member.late and not outcome, changes=changes)
 
 

@@ -30,7 +30,8 @@ class Request:
     """What a person asks for: an export folder, or an older version's content; and how it shall go out.
 
     Without `devices` it goes to all that the home knows. `least_version` is for a home that lost its database: devices
-    take no version below one that they have had.
+    take no version below one that they have had. `replace_model` lets a model go out that applications would have to
+    feed or read in another way than the last one.
     """
 
     fleet: str
@@ -43,23 +44,31 @@ class Request:
     days: int = 365
     key: Path | None = None
     least_version: int = 1
+    replace_model: bool = False
 
 
 def start_rollout(home: Home, request: Request, now_s: int) -> str:
     """Publishes a new version, enters its roll-out, and returns the roll-out's name; nobody is told of it yet."""
     book = RolloutBook(home.database)
-    _check(request, book)
+    _check(request)
+    _check_none_open(book)
     members = _in_order(home, request)
-    version = max(book.next_version(), request.least_version)
-    edition = Edition(
-        request.fleet, version, now_s, request.days, request.key or home.model_key(), parent=book.next_version() - 1
-    )
+    newest = book.next_version() - 1
+    version = max(newest + 1, request.least_version)
+    # Devices take no manifest that is older than one they had: a clock that was ahead once must not end a fleet.
+    stamp_s = max(now_s, book.last_created_s(request.fleet))
+    edition = Edition(request.fleet, version, stamp_s, request.days, request.key or home.model_key(), parent=newest)
     manifest, export = _manifest(home, book, request, edition)
+    if not request.replace_model:
+        _check_same_use(home, book, manifest)
     at = shelve(home.shelf, manifest, edition.key, export.files if export else {}, home.durable)
     name = f"rollout-{version}-{token_hex(3)}"
     without = frozenset(request.without)
     rollout = Rollout(name, version, members, stage_s=request.stage_s, without=without)
-    with home.database.change():
+    with home.database.change():  # short: a run may be at work here. Another `start` may have come first
+        _check_none_open(book)
+        if book.next_version() != newest + 1:
+            raise StateError("another version was published in this moment", remedy="start the roll-out again")
         book.enter(manifest, at, rollout)
     return name
 
@@ -71,7 +80,7 @@ def _manifest(home: Home, book: RolloutBook, request: Request, edition: Edition)
     return renewed(load_manifest(home.shelf, book.published(request.content)), edition), None
 
 
-def _check(request: Request, book: RolloutBook) -> None:
+def _check(request: Request) -> None:
     if (request.folder is None) == (request.content == 0):
         raise ConfigError("a roll-out needs an export folder or an older version", remedy="EXPORT_DIR or --content N")
     Topics(request.fleet)
@@ -80,6 +89,27 @@ def _check(request: Request, book: RolloutBook) -> None:
     check_range("--least-version", request.least_version, 1, 1 << 53)
     if wrong := set(request.without) - set(PASS_OVER):
         raise ConfigError(f"continue without {sorted(wrong)}", remedy=f"one of {', '.join(PASS_OVER)}")
+
+
+def _check_same_use(home: Home, book: RolloutBook, manifest: Manifest) -> None:
+    """Raises StateError if applications could not use the model as they use the last one of this fleet."""
+    before = [one["version"] for one in book.versions() if one["fleet"] == manifest.fleet]
+    if not before:
+        return
+    try:
+        last = load_manifest(home.shelf, book.published(before[-1]))
+    except StateError:
+        return  # a shelf that lost it must not keep the next one from going out
+    for what in ("model", "input", "outputs"):
+        was, now = getattr(last, what), getattr(manifest, what)
+        if was != now:
+            raise StateError(
+                f"version {last.version} has {what} {was!r}, this one {now!r}: applications would fail with it",
+                remedy="name the right export, or say --replace-model",
+            )
+
+
+def _check_none_open(book: RolloutBook) -> None:
     open_one = book.unfinished()
     if open_one:
         remedy = "`bitfleet rollout resume` goes on with it, `bitfleet rollout abort` ends it"

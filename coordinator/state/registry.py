@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.state.database import Database
-from wire.messages.reports import DeviceState
+from wire.frame import Kind, decode_frame
+from wire.messages.reports import DeviceState, decode_state
 
 __all__ = ["Device", "Registry"]
 
 _AWAY = ("lost", "disconnected")
+_INFO_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +34,28 @@ class Device:
 
 @dataclass(slots=True)
 class Registry:
-    """Keeps every device in memory (states are not worth a disk write each) and saves them with the next change."""
+    """Keeps every device in memory (states are not worth a disk write each) and saves them with the next change.
+
+    `fresh` says that a device is among them which was never saved.
+    """
 
     database: Database
     devices: dict[str, Device] = field(default_factory=dict)
     unsaved: set[str] = field(default_factory=set)
+    fresh: bool = False
 
     def recall(self) -> None:
         """Reads what an earlier process saved; all are taken as lost until they are heard of."""
         for row in self.database.rows("SELECT * FROM devices"):
             state = DeviceState("lost", row["session"])
             self.devices[row["device"]] = Device(row["device"], state, json.loads(row["info"]), row["last_seen"])
+
+    def hear(self, device: str, leaf: str, payload: bytes) -> None:
+        """Reads what a device says of itself; raises WireError if it is garbled."""
+        if leaf == "info" and payload:
+            self.heard_info(device, decode_frame(payload, Kind.INFO, _INFO_BYTES).header)
+        elif leaf == "state" and payload:
+            self.heard_state(device, decode_state(payload))
 
     def heard_state(self, device: str, state: DeviceState) -> bool:
         """Notes a state; a will of an earlier session is ignored. Tells whether it counts.
@@ -76,7 +89,9 @@ class Registry:
                 json.dumps(device.info), now, device.last_seen,
             )  # fmt: skip
         self.unsaved.clear()
+        self.fresh = False
 
     def _put(self, device: Device) -> None:
+        self.fresh = self.fresh or device.id not in self.devices
         self.devices[device.id] = device
         self.unsaved.add(device.id)

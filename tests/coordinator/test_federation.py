@@ -229,10 +229,10 @@ def test_a_subscription_that_the_broker_refuses_ends_the_process(room):
 
 def test_a_message_that_the_broker_does_not_take_is_in_the_log(room, capsys):
     made = room()
-    made.state.post.flying.add(7)
+    made.state.source.flying.add(7)
     made.state.transport.inbox.append(Unsent(7, "fl/1/test/b/x", 0x97, "Quota exceeded"))
     made.settle()
-    assert 7 not in made.state.post.flying
+    assert 7 not in made.state.source.flying
     assert "event=unsent topic=fl/1/test/b/x code=151 reason='Quota exceeded'" in capsys.readouterr().err
 
 

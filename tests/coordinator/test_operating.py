@@ -110,7 +110,7 @@ def test_every_command_of_the_laptop_with_its_options():
     for command, options, _ in rows(SECTIONS["Commands on the laptop"]):
         named = re.match(r"`bitfleet ([a-z]+(?: [a-z]+)?)", command)[1]
         found[named] = set(re.findall(r"`(--[a-z0-9-]+)`", options))
-    for more in ("serve", "rollout resume", "rollout abort"):
+    for more in ("serve", "rollout resume", "rollout abort", "rollout serve"):
         found[more] |= found["resume"]
     found["rollout start"] |= found["rollout resume"]
     assert found == known

@@ -48,7 +48,7 @@ COORDINATOR_POINTS = [
     Point("wire.links.mqtt:MqttTransport.receive", "before"),
     *MOVES,
     *around("coordinator.rounds.conductor:begin_round", committed=True),
-    *around("coordinator.federation:Federation._greet"),
+    *around("coordinator.post:Post._greet"),
     *around("coordinator.run_state:RunState.invite", 2),
     *around("coordinator.rounds.intake:Assembly.finish"),
     *around("coordinator.desk:Desk._judge"),

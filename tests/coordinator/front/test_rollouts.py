@@ -117,21 +117,18 @@ def test_pause_without_a_process(begun, capsys):
     assert (code, facts["status"], facts["reason"], facts["wish"]) == (0, "paused", "paused by a person", "")
 
 
-@pytest.mark.parametrize(
-    ("words", "wish"),
-    [
-        (["pause"], "pause"),
-        (["resume"], "resume"),
-        (["resume", "--continue-without-late", "--continue-without-failed"], "resume late failed"),
-        (["abort"], "abort"),
-    ],
-)
-def test_wishes_are_left_for_the_process_that_has_the_home(begun, capsys, words, wish):
-    with open_home(begun):
+def test_pause_is_left_for_the_process_that_has_the_roll_out(begun, capsys):
+    with open_home(begun, fleet="test"):
         assert in_use(begun)
-        code, facts = output(capsys, "rollout", *words, "--home", begun, "--json")
-    assert (code, facts["wish"], facts["status"]) == (0, wish, "running")
+        code, facts = output(capsys, "rollout", "pause", "--home", begun, "--json")
+    assert (code, facts["wish"], facts["status"]) == (0, "pause", "running")
     assert not in_use(begun)
+
+
+def test_pause_beside_the_process_of_another_fleet(begun, capsys):
+    with open_home(begun, fleet="other"):
+        code, facts = output(capsys, "rollout", "pause", "--home", begun, "--json")
+    assert (code, facts["wish"], facts["status"]) == (0, "", "paused")
 
 
 @pytest.mark.parametrize("word", ["pause", "resume"])
@@ -173,6 +170,7 @@ class Fleet:
             scene = Scene(opened, home, scripts)
             keys = next(iter(scene.boards.values())).keys
         self.over = threading.Event()
+        self.calls = {name: [] for name in scripts}
         self.boards = []
         for name, script in scripts.items():
             transport = client(broker, name)
@@ -185,6 +183,8 @@ class Fleet:
     def _run(self, board):
         while not self.over.is_set():
             board.step(0.05)
+            if self.calls[board.device]:
+                self.calls[board.device].pop()()
 
     def stop(self):
         self.over.set()
@@ -204,6 +204,7 @@ def fleet(client, mosquitto, tmp_path):
         made.append(Fleet(client, broker, tmp_path / "home", scripts))
         return ["--home", str(tmp_path / "home"), "--broker", broker.url]
 
+    start.made = made
     yield start
     for one in made:
         one.stop()
@@ -262,6 +263,23 @@ def test_pause_kill_resume_and_abort_over_a_real_broker(fleet, tmp_path):
     code, out, err = bitfleet("rollout", "abort", *words, "--json")
     assert (code, json.loads(out)["status"]) == (0, "aborted"), err
     until(home, lambda book: not book.withdrawals("test"))
+
+
+def test_serve_stays_for_a_late_device_and_ends_well_on_sigterm(fleet, tmp_path):
+    words = fleet(dev_0="healthy", dev_1="stuck", dev_2="healthy")
+    words = [*words, "--fleet", "test"]
+    begin = [make_export(tmp_path / "export"), *words, "--devices", "dev-0,dev-1,dev-2", "--stage-s", "1"]
+    code, _, err = bitfleet("rollout", "start", *begin, "--continue-without-late")
+    assert (code, "dev-1 still may take it: `bitfleet rollout serve`" in err) == (0, True), err
+    with start_python(tmp_path / "log", "coordinator", "rollout", "serve", *words) as process:
+        until(tmp_path / "home", lambda book: in_use(tmp_path / "home"))
+        board = fleet.made[0].boards[1]
+        board.script = "healthy"  # its pieces arrive from now on, and it asks for them again
+        fleet.made[0].calls["dev-1"].append(lambda: board._fetch(board.offers[-1].manifest, board.offers[-1].size))
+        until(tmp_path / "home", lambda book: book.load(book.newest()).members[1].outcome == "healthy")
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+    assert "bitfleet:" not in (tmp_path / "log").read_text()
 
 
 def test_a_held_roll_out_says_what_can_be_done(fleet, tmp_path):

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coordinator.home import Home
+from coordinator.host import Host, host_alone
+from coordinator.recipe import Recipe
 from coordinator.rollout.book import RolloutBook
-from coordinator.rollout.loop import RolloutLoop
+from coordinator.rollout.desk import RolloutDesk
 from coordinator.rollout.publish import blobs_of
-from coordinator.rollout.run import open_loop
 from coordinator.rollout.start import Request, start_rollout
 from tests.coordinator.rollout.exports import make_export
+from tests.coordinator.rollout.trainers import Trainers
+from tests.memory_fleet import InlineEvaluator
 from wire.frame import Kind, decode_frame
 from wire.messages.blob import digest_bytes
 from wire.messages.manifest import MANIFEST_BYTES, Manifest, read_manifest
@@ -142,15 +145,20 @@ class Board:
 
 @dataclass
 class Scene:
-    """A home, its export, and boards by script; time moves only when nobody has anything to do."""
+    """A home, its export, and boards by script; time moves only when nobody has anything to do.
+
+    With a recipe there is a run of other devices beside the roll-out, in the same process.
+    """
 
     home: Home
     folder: Path
     scripts: dict[str, str]
+    recipe: Recipe | None = None
     hub: Hub = field(default_factory=Hub)
     clock_s: float = 0.0
     boards: dict[str, Board] = field(init=False)
-    loop: RolloutLoop | None = None
+    trainers: Trainers | None = None
+    host: Host | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -164,15 +172,40 @@ class Scene:
         self.name = start_rollout(self.home, request, NOW_S)
         return self.name
 
-    def open(self) -> RolloutLoop:
+    @property
+    def desk(self) -> RolloutDesk:
+        """Where the roll-out is conducted; looked for once a second."""
+        assert self.host.desk is not None, RolloutBook(self.home.database).fault(self.name)
+        return self.host.desk
+
+    def open(self) -> Host:
         """Gives the roll-out to a new process: the old one's link breaks."""
-        if self.loop is not None:
-            self.loop.post.transport.close()
-        self.loop = open_loop(self.home, self.name, MemoryTransport(self.hub), lambda: self.clock_s)
-        return self.loop
+        if self.host is not None:
+            self.host.post.transport.close()
+        self.host = self.make_host(MemoryTransport(self.hub))
+        return self.host
+
+    def make_host(self, transport: Transport) -> Host:
+        if self.recipe is None:
+            return host_alone(self.home, FLEET, transport, lambda: self.clock_s)
+        row = self.home.database.row("SELECT run FROM runs")
+        run = row["run"] if row else self.home.new_run(self.recipe)
+        if self.trainers is None:
+            self.trainers = Trainers(MemoryTransport(self.hub), TOPICS, self.recipe, self.home.run_folder(run))
+        federation = self.home.federation(run, FLEET, transport, InlineEvaluator(), lambda: self.clock_s)
+        state = federation.state
+        return Host(self.home, state.post, state.registry, state.clock, federation)
+
+    @property
+    def model(self) -> str:
+        """The digest of the run's final model."""
+        (status,) = self.home.database.rows("SELECT status FROM runs")
+        assert status["status"] == "done"
+        return self.host.run.state.planner.model_digest
 
     def turn(self) -> bool:
-        busy = any([self.loop.step(0.0), *(board.step() for board in self.boards.values())])
+        others = [*self.boards.values(), *([self.trainers] if self.trainers else [])]
+        busy = any([self.host.step(0.0), *(other.step() for other in others)])
         self.clock_s += 0.0 if busy else 0.05
         return busy
 
@@ -186,10 +219,10 @@ class Scene:
     def finish(self, longest_s: float = 20_000.0) -> str:
         """Goes on until only a person could do more; returns how it stands."""
         ends_s = self.clock_s + longest_s
-        while not self.loop.ended:
+        while not (self.host.through_with(self.name) and (self.host.run is None or self.host.run.over)):
             self.turn()
-            assert self.clock_s < ends_s, self.loop.rollout
-        return self.loop.rollout.status
+            assert self.clock_s < ends_s, self.desk.rollout
+        return self.desk.rollout.status
 
     def run(self, **more: object) -> str:
         self.start(**more)
@@ -213,4 +246,4 @@ class Scene:
 
     def names(self) -> set[str]:
         """Returns the digests on the shelf that the manifest of the roll-out names, itself included."""
-        return {self.loop.offer.manifest, *blobs_of(self.boards[next(iter(self.boards))].manifest)}
+        return {self.desk.offer.manifest, *blobs_of(self.boards[next(iter(self.boards))].manifest)}

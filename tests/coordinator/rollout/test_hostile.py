@@ -27,8 +27,8 @@ def made(scene):
 def state(made):
     """Returns all that the roll-out is, in memory and on disk."""
     rows = [tuple(row) for row in made.home.database.rows("SELECT * FROM rollout_devices ORDER BY device")]
-    assert RolloutBook(made.home.database).load(made.name).members == made.loop.rollout.members
-    return made.loop.rollout, rows, made.offered()
+    assert RolloutBook(made.home.database).load(made.name).members == made.desk.rollout.members
+    return made.desk.rollout, rows, made.offered()
 
 
 def say(made, device, leaf, payload):
@@ -84,7 +84,7 @@ def test_garbage_elsewhere(made, leaf):
 def heard(made, monkeypatch):
     """The questions that reached the library."""
     heard = []
-    real = made.loop.post.library.ask
+    real = made.desk.source.library.ask
 
     class Library:
         def __getattr__(self, name):
@@ -94,15 +94,15 @@ def heard(made, monkeypatch):
             heard.append((device, digest))
             return real(digest, spans, device, now_s, piece_bytes)
 
-    made_library = made.loop.post.library
-    made.loop.post.library = Library()
+    made_library = made.desk.source.library
+    made.desk.source.library = Library()
     return heard
 
 
 def test_only_blobs_of_this_roll_out_and_only_who_was_offered_it(made, heard):
     other = "ab" * 32
     (made.home.shelf / other).write_bytes(b"another model")
-    manifest = made.loop.offer.manifest
+    manifest = made.desk.offer.manifest
     say(made, "dev-1", "ask", encode_ask(Ask("blob", manifest, spans=((0, 10),))))
     say(made, "dev-0", "ask", encode_ask(Ask("blob", other, spans=((0, 10),))))
     say(made, "dev-0", "ask", encode_ask(Ask("blob", spans=((0, 10),))))
@@ -112,7 +112,7 @@ def test_only_blobs_of_this_roll_out_and_only_who_was_offered_it(made, heard):
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 10),))))
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 1 << 39),))))
     assert heard == [("dev-0", manifest)] * 2
-    assert made.loop.refusals == {"dev-0": 1}
+    assert made.desk.refusals == {"dev-0": 1}
 
 
 def test_a_device_that_never_rests_fills_no_disk(made):
@@ -122,7 +122,7 @@ def test_a_device_that_never_rests_fills_no_disk(made):
     made.settle()
     assert made.outcomes()["dev-0"] == "failed"
     assert len(made.noted("device-model")) <= 202
-    assert made.loop.rollout.status == "held"
+    assert made.desk.rollout.status == "held"
 
 
 def test_texts_of_devices_are_kept_as_texts(made):

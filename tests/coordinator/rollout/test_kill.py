@@ -1,4 +1,7 @@
-"""Killed before and after every change of the database, a roll-out goes on to the same end, and no step twice."""
+"""Killed before and after every change of the database, a roll-out goes on to the same end, and no step twice.
+
+Beside a run it is killed at the run's changes too, and the run ends with the same model.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ ENDS = {
         ("healthy", "unfit", "healthy", "healthy", "silent"),
         {"without": ("late",), "stage_s": 60.0},
         {"dev-0": "healthy", "dev-1": "unfit", "dev-2": "healthy", "dev-3": "healthy", "dev-4": "late"},
-        {"dev-0", "dev-1", "dev-2", "dev-3"},
+        {"dev-0", "dev-1", "dev-2", "dev-3", "dev-4"},
     ),
     "stopped": (
         ("healthy", "silent", "rolling back", "healthy", "healthy", "healthy", "healthy"),
@@ -75,24 +78,26 @@ def check(made, end):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a run"])
 @pytest.mark.parametrize("end", ENDS)
-def test_killed_at_every_change(scene, monkeypatch, end, when):
+def test_killed_at_every_change(scene, monkeypatch, end, beside, when):
     scripts, more, _, _ = ENDS[end]
     assassin = Assassin(monkeypatch)
-    whole = scene(*scripts)
+    whole = scene(*scripts, beside=beside)
     assert carry_out(whole, more) == end
     check(whole, end)
-    changes = assassin.count
-    assert changes >= 12
+    changes, model = assassin.count, whole.model if beside else ""
+    assert changes >= (40 if beside else 12)
     for at in range(1, changes + 1):
         wipe(whole.home.database)
         assassin.count, assassin.at, assassin.when = 0, at, when
-        made = scene(*scripts)
+        made = scene(*scripts, beside=beside)
         with pytest.raises(Killed):
             carry_out(made, more)
         assassin.at = -1
         assert carry_out(made, more) == end, (at, when)
         check(made, end)
+        assert not beside or made.model == model
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -116,6 +121,6 @@ def test_killed_while_a_person_aborts(scene, monkeypatch, when):
 
 
 def wipe(database):
-    """Forgets all roll-outs, as in a new home; the ledger, which never forgets, is made anew."""
-    tables = ("rollouts", "rollout_devices", "manifests")
+    """Forgets all runs and roll-outs, as in a new home; the ledger, which never forgets, is made anew."""
+    tables = ("rollouts", "rollout_devices", "manifests", "runs", "rounds", "invited", "updates", "refused", "devices")
     database.link.executescript("DROP TABLE ledger;" + "".join(f"DELETE FROM {table};" for table in tables) + _SCHEMA)

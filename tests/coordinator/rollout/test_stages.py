@@ -81,7 +81,7 @@ def test_a_third_of_the_ends_failed():
     rollout = after(fresh(10), "0 healthy", "1 healthy", "2 refused")
     assert (rollout.status, rollout.stage) == ("stopped", 1)
     assert rollout.reason == "1 of 3 devices that came to an end failed: d2 (E-MODEL-GOLDEN)"
-    assert after(rollout, "3 healthy") == rollout == obey(rollout, "resume", 9.0) == obey(rollout, "abort", 9.0)
+    assert rollout == obey(rollout, "resume", 9.0) == obey(rollout, "abort", 9.0) == proceed(rollout, 1e9)
 
 
 def test_less_than_a_third_is_held_for_a_person():
@@ -155,6 +155,22 @@ def test_the_late_who_answer_after_all_count():
     assert offered(proceed(obey(heard, "resume", 12.0), 12.0)) == "022"
 
 
+def test_after_the_end_reports_are_heard_and_outcomes_stay():
+    rollout = after(fresh(3, stage_s=10.0, without=frozenset({"late"})), "0 healthy", "1 healthy")
+    done = proceed(rollout, 11.0)
+    assert (done.status, done.members[2].late) == ("done", True)
+    later = after(done, "1 rolled-back", "2 fetching")
+    assert (later.members[1].outcome, later.members[1].report.phase) == ("healthy", "rolled-back")
+    assert (later.members[2].outcome, later.members[2].late) == ("", True)
+    there = after(later, "2 healthy", "1 healthy")
+    assert [(m.outcome, m.late, m.report.phase) for m in there.members] == [("healthy", False, "healthy")] * 3
+    assert there.status == "done"
+    stopped = after(fresh(2), "0 unfit", "1 unfit", "1 healthy")
+    assert (stopped.status, stopped.members[1].outcome, stopped.members[1].report.phase) == (
+        "stopped", "unfit", "healthy"
+    )  # fmt: skip
+
+
 def test_pause_holds_new_offers_and_the_stop_rule_stays():
     paused = after(obey(fresh(4), "pause", 0.0), "0 healthy")
     assert (paused.status, offered(paused)) == ("paused", "0---")
@@ -212,13 +228,23 @@ def test_whatever_happens(count, moves):
             heard = obey(rollout, move, now_s)
         else:
             heard = hear(rollout, f"d{move[0]}", SAID[move[1]])
-            if rollout.over or move[0] >= count or rollout.members[move[0]].stage < 0:
+            if move[0] >= count or rollout.members[move[0]].stage < 0:
                 assert heard == rollout
         now = proceed(heard, now_s)
-        check_move(heard, now)
         if rollout.over:
-            assert now == rollout
+            check_after_the_end(rollout, now)
+        else:
+            check_move(heard, now)
         rollout = now
+
+
+def check_after_the_end(before: Rollout, now: Rollout) -> None:
+    """Nothing is decided any more, and who came to an end stays with it; only reports are new."""
+    assert replace(now, members=()) == replace(before, members=())
+    for old, new in zip(before.members, now.members, strict=True):
+        assert new.stage == old.stage
+        assert new.outcome == old.outcome or not old.outcome
+        assert not new.late or old.late
 
 
 def check_move(heard: Rollout, now: Rollout) -> None:

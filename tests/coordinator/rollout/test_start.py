@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator.home import open_home
+from coordinator.rollout import start as start_module
 from coordinator.rollout.book import RolloutBook
 from coordinator.rollout.publish import load_manifest
 from coordinator.rollout.start import Request, start_rollout
@@ -71,6 +73,34 @@ def test_versions_only_grow(home, folder):
     assert [start(home, folder).version for _ in range(3)] == [1, 2, 3]
     assert start(home, folder, least_version=10).version == 10
     assert (start(home, folder, least_version=4).version, start(home, folder).parent) == (11, 11)
+
+
+def test_a_clock_that_was_ahead_once_does_not_end_a_fleet(home, folder, monkeypatch):
+    monkeypatch.setattr("tests.coordinator.rollout.test_start.NOW_S", NOW_S + 400 * 86400)
+    ahead = start(home, folder)
+    monkeypatch.undo()
+    after = start(home, folder, days=30)
+    assert (after.created_s, after.expires_s) == (ahead.created_s, ahead.created_s + 30 * 86400)
+    other = Request(fleet="other", folder=folder, devices=("a",))
+    name = start_rollout(home, other, NOW_S)
+    book = RolloutBook(home.database)
+    assert load_manifest(home.shelf, book.published(book.load(name).version)).created_s == NOW_S
+
+
+@pytest.mark.parametrize("field, value", [("model", "faces"), ("input", (1, 8, 9)), ("outputs", 7)])
+def test_another_model_than_the_last_one_must_be_meant(home, folder, field, value, monkeypatch):
+    start(home, folder)
+    read = start_module.load_manifest
+    monkeypatch.setattr(start_module, "load_manifest", lambda *where: replace(read(*where), **{field: value}))
+    with pytest.raises(StateError, match=f"version 1 has {field} .* applications would fail.*--replace-model"):
+        start(home, folder)
+    assert start(home, folder, replace_model=True).version == 2
+
+
+def test_a_last_model_that_cannot_be_read_is_in_nobody_s_way(home, folder):
+    start(home, folder)
+    (home.shelf / RolloutBook(home.database).published(1).digest).unlink()
+    assert start(home, folder).version == 2
 
 
 def test_going_back_is_a_new_version_of_older_content(home, folder, tmp_path):

@@ -45,7 +45,7 @@ def test_a_broken_model_stops_at_the_canary_and_goes_no_further(scene):
     made = scene(*["refusing"] * 6)
     assert made.run() == "held"
     assert made.offered() == {"dev-0"}
-    assert made.loop.rollout.reason == "failed: dev-0 (E-MODEL-GOLDEN)"
+    assert made.desk.rollout.reason == "failed: dev-0 (E-MODEL-GOLDEN)"
 
 
 @pytest.mark.parametrize("script", ["refusing", "rolling back", "flapping"])
@@ -54,7 +54,7 @@ def test_a_model_that_fails_in_the_second_stage_is_stopped(scene, script):
     assert made.run() == "stopped"
     assert made.offered() == {"dev-0", "dev-1", "dev-2"}
     assert [line["status"] for line in made.noted("rollout")][-1] == "stopped"
-    assert "dev-2" in made.loop.rollout.reason
+    assert "dev-2" in made.desk.rollout.reason
 
 
 def test_the_unfit_are_named_and_in_nobodys_way(scene):
@@ -68,17 +68,16 @@ def test_the_unfit_are_named_and_in_nobodys_way(scene):
 def test_the_silent_are_late_named_and_not_failed(scene):
     made = scene("healthy", "silent", "healthy")
     assert made.run(stage_s=100.0) == "held"
-    assert made.loop.rollout.reason == "no end within 100 s: dev-1 (late, silent)"
+    assert made.desk.rollout.reason == "no end within 100 s: dev-1 (late, silent)"
     assert made.outcomes() == {"dev-0": "healthy", "dev-1": "late", "dev-2": "healthy"}
 
 
-def test_who_is_late_can_be_left_behind_and_its_offer_goes(scene):
+def test_who_is_late_can_be_left_behind_and_keeps_its_offer(scene):
     made = scene("healthy", "silent", "stuck", "healthy")
     assert made.run(stage_s=100.0, without=("late",)) == "done"
     assert made.outcomes() == {"dev-0": "healthy", "dev-1": "late", "dev-2": "late", "dev-3": "healthy"}
-    assert made.offered() == {"dev-0", "dev-3"}
     made.settle()
-    assert made.boards["dev-1"].offers[-1] is None
+    assert made.offered() == set(made.boards)
 
 
 def test_pause_resume_and_abort_come_from_another_process(scene):
@@ -88,14 +87,14 @@ def test_pause_resume_and_abort_come_from_another_process(scene):
     made.settle()
     made.wish("pause")
     made.settle()
-    assert (made.loop.rollout.status, made.loop.ended) == ("paused", False)
-    version = made.loop.rollout.version
+    assert (made.desk.rollout.status, made.host.through_with(made.name)) == ("paused", False)
+    version = made.desk.rollout.version
     made.boards["dev-0"].say(ModelReport("healthy", version, version, version, version))
     made.settle()
     assert made.offered() == {"dev-0"}
     made.wish("resume")
     made.settle()
-    assert made.loop.rollout.status == "done"
+    assert made.desk.rollout.status == "done"
     assert [line["wish"] for line in made.noted("wish")] == ["pause", "resume"]
     assert RolloutBook(made.home.database).pending_wish(made.name) == ""
 
@@ -125,9 +124,10 @@ def test_a_damaged_shelf_stops_a_roll_out_but_not_its_abort(scene):
     made.start()
     made.open()
     made.settle()
-    (made.home.shelf / made.loop.offer.manifest).write_bytes(b"rotten")
+    (made.home.shelf / made.desk.offer.manifest).write_bytes(b"rotten")
+    made.open()
     with pytest.raises(StateError, match="holds other bytes"):
-        made.open()
+        made.finish()
     made.wish("abort")
     made.open()
     assert (made.finish(), made.offered()) == ("aborted", set())
@@ -139,10 +139,10 @@ def test_offers_are_said_again_over_a_new_link_and_to_a_broker_that_forgot(scene
     made.open()
     made.settle()
     made.hub.retained.clear()
-    made.loop.post.transport.inbox.append(Down("gone"))
+    made.host.post.transport.inbox.append(Down("gone"))
     made.settle()
     assert made.offered() == set()
-    made.loop.post.transport.inbox.append(Up(65536))
+    made.host.post.transport.inbox.append(Up(65536))
     made.settle()
     assert made.offered() == {"dev-0"}
 
@@ -150,12 +150,12 @@ def test_offers_are_said_again_over_a_new_link_and_to_a_broker_that_forgot(scene
 def test_an_offer_that_the_broker_does_not_take_is_said_again(scene):
     made = scene("silent")
     made.start()
-    loop = made.open()
-    loop.step(0.0)
-    (token,) = loop.telling
+    host = made.open()
+    host.step(0.0)
+    (token,) = made.desk.telling
     made.hub.retained.clear()
-    loop.post.transport.inbox.clear()
-    loop.post.transport.inbox.append(Unsent(token, "x", 0x97, "Quota exceeded"))
+    host.post.transport.inbox.clear()
+    host.post.transport.inbox.append(Unsent(token, "x", 0x97, "Quota exceeded"))
     made.settle()
     assert made.offered() == {"dev-0"}
 
@@ -174,9 +174,9 @@ def test_withdrawals_of_a_roll_out_before_are_made_up_for(scene):
     made.open()
     made.settle()
     made.wish("abort")
-    made.loop.post.transport.inbox.append(Down("gone"))
+    made.host.post.transport.inbox.append(Down("gone"))
     made.settle()
-    assert (made.loop.rollout.status, made.loop.ended) == ("aborted", False)
+    assert (made.desk.rollout.status, made.host.through_with(made.name)) == ("aborted", False)
     assert made.offered() == {"dev-0"}
     assert made.run(devices=("dev-2",)) == "done"
     made.settle()
@@ -190,7 +190,7 @@ def test_a_newer_offer_is_not_withdrawn_for_an_older_one(scene):
     made.open()
     made.settle()
     made.wish("abort")
-    made.loop.post.transport.inbox.append(Down("gone"))
+    made.host.post.transport.inbox.append(Down("gone"))
     made.settle()
     made.start()
     made.open()
@@ -218,7 +218,7 @@ def test_a_device_that_is_pinned_says_so_before_it_is_offered_anything(scene):
         made.hub.route(TOPICS.device(device, "model"), pinned, True)
     assert made.run() == "done"
     assert made.outcomes() == {"dev-0": "pinned", "dev-1": "healthy", "dev-2": "pinned"}
-    assert set(made.loop.pinned) == {"dev-0", "dev-2"}
+    assert set(made.desk.pinned) == {"dev-0", "dev-2"}
 
 
 def test_a_device_that_said_it_is_healthy_before_the_roll_out_is_believed_only_of_this_version(scene):
