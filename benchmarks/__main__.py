@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked, options = parser.parse_known_args(arguments)
     if asked.name not in available():
         return _list(asked.name)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # also for children that load the runtime by hand
     before = conditions()
     result: Result = import_module(f"benchmarks.{asked.name}").run(options)
     record = to_json(asked.name, before, result)

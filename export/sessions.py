@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from export.refused import ExportError
 from wire.params import Array
+from wire.runtime import load_runtime
+
+if TYPE_CHECKING:
+    import onnxruntime
+else:
+    onnxruntime = load_runtime()
 
 __all__ = ["answers", "open_session", "run"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -15,6 +16,8 @@ from wire.links.mqtt import MqttTransport
 from wire.transport import Up
 
 FAST = Backoff(base_s=0.02, cap_s=0.1)
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import the runtime themselves
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts its background jobs so, and what they start inherits it: Ctrl-C could not be tested.

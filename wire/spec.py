@@ -16,6 +16,7 @@ from typing import Any
 __all__ = ["ModelSpec", "TensorSpec", "canonical_json", "parse_json", "spec_digest"]
 
 _MOST_ELEMENTS = (1 << 32) - 1  # a record counts its elements in 32 bits
+_MOST_DIGITS = 4300  # Python's own bound, where it has one
 _LARGEST = (2 - 2.0**-23) * 2.0**127
 
 
@@ -26,7 +27,14 @@ def canonical_json(value: object) -> bytes:
 
 def parse_json(text: str | bytes) -> Any:
     """Returns the value of a JSON text; ValueError for anything else, NaN and Infinity included."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int:
+    # Python before 3.10.7 sets no bound of its own, and takes seconds over a million digits.
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits; at most {_MOST_DIGITS} are read")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:

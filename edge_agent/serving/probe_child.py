@@ -26,6 +26,7 @@ from edge_agent.training.process_memory import peak_memory, reset_peak_memory
 from wire.errors import BitfleetError, WireError
 from wire.frame import Kind, encode_frame
 from wire.pipe import give_way, serve_pipe
+from wire.runtime import load_runtime
 
 __all__ = ["answer", "main", "probe"]
 
@@ -108,10 +109,9 @@ def _empty_runtime(free_bytes: int | None) -> tuple[int | None, str]:
     import numpy as np  # noqa: PLC0415
 
     try:
-        import onnxruntime  # noqa: PLC0415
+        load_runtime()
     except ImportError as exc:
         raise WireError(f"{exc}", code="E-INSTALL", remedy="install the extra `infer`: onnxruntime and NumPy") from exc
-    del onnxruntime
     np.ones((8, 8), np.float32) @ np.ones((8, 8), np.float32)
     pages = Path("/proc/self/statm").read_text().split()
     if free_bytes is not None:

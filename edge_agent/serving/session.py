@@ -5,11 +5,12 @@ Only the CPU is used: it is what the exporter's gate has proven, and every wheel
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from wire.errors import BitfleetError, ConfigError, WireError
+from wire.runtime import load_runtime
+from wire.spec import parse_json
 
 __all__ = ["METADATA_KEY", "OPTIONS", "checked_options", "open_session", "run_rows"]
 
@@ -26,7 +27,7 @@ _LONGEST_REASON = 300
 def checked_options(metadata: Mapping[str, str]) -> dict[str, str]:
     """Returns the session options that a file's metadata ask for; WireError for one that is not on the list."""
     try:
-        wanted = json.loads(metadata.get(METADATA_KEY, "{}"))
+        wanted = parse_json(metadata.get(METADATA_KEY, "{}"))
     except (ValueError, RecursionError) as exc:
         raise WireError(f"metadata {METADATA_KEY!r} is not JSON", code="E-MODEL-GRAPH") from exc
     if not isinstance(wanted, dict) or not all(OPTIONS.get(k) and v in OPTIONS[k] for k, v in wanted.items()):
@@ -37,7 +38,7 @@ def checked_options(metadata: Mapping[str, str]) -> dict[str, str]:
 def open_session(data: bytes, options: Mapping[str, str], threads: int = 1) -> Any:
     """Returns a session over a file's bytes; WireError (E-MODEL-LOAD) with the runtime's own words if it cannot be."""
     try:
-        import onnxruntime  # noqa: PLC0415
+        onnxruntime = load_runtime()
     except ImportError as exc:
         raise ConfigError(
             f"{exc}", code="E-INSTALL", remedy="install the extra `infer`: onnxruntime and NumPy"

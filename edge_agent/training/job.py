@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from wire.messages.plan import RoundPlan, decode_plan
 from wire.messages.update import UpdateHeader
 from wire.params import Params
 from wire.pieces.assembly import write_whole
-from wire.spec import ModelSpec, spec_digest
+from wire.spec import ModelSpec, parse_json, spec_digest
 
 __all__ = ["Examples", "Job", "job_from", "run_job"]
 
@@ -102,7 +101,7 @@ def _spec(job: Job) -> ModelSpec:
     if digest_bytes(data) != job.plan.spec:
         raise WireError(f"spec {job.plan.spec[:12]} holds other bytes", code="E-BLOB", remedy="fetch it again")
     try:
-        spec = ModelSpec.from_json(json.loads(data))
+        spec = ModelSpec.from_json(parse_json(data))
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise WireError(f"spec {job.plan.spec[:12]} cannot be read: {exc}") from exc
     frozen = tuple(tensor.name for tensor in spec.frozen)

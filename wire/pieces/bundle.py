@@ -14,7 +14,6 @@ only: devices cut too. What was cut is right if its SHA-256 is the manifest's.
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 from wire.errors import WireError
-from wire.spec import canonical_json
+from wire.spec import canonical_json, parse_json
 
 __all__ = ["Planes", "cut", "make_bundle", "prefixes"]
 
@@ -135,7 +134,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     try:
         inflate = zlib.decompressobj()
         text = inflate.decompress(data[_HEAD : _HEAD + length], _MOST_HEADER)
-        header = json.loads(text)
+        header = parse_json(text)
         widths = [_width(one) for one in header["widths"]]
         lengths = [_size(one, _MOST_FILE) for one in header["layers"]]
     except (ValueError, KeyError, TypeError, RecursionError, zlib.error) as exc:
