@@ -18,37 +18,42 @@ from edge_agent.serving.slots import Slot
 from wire.errors import BitfleetError
 from wire.spec import canonical_json
 
-__all__ = ["FAILURES", "Watch", "failures_of", "note_failure"]
+__all__ = ["ENOUGH", "FAILURES", "Watch", "failures_of", "note_failure"]
 
 FAILURES = "failures"
+ENOUGH = 3
+"""Failures that weigh so much together send a model back: one may be a reading's fault, or a moment's."""
 _MOST_BYTES = 64 * 1024
 _MOST_YIELDS = 3
 _LONGEST_REASON = 300
 
 
-def note_failure(folder: Path, digest: str, code: str, reason: str) -> None:
+def note_failure(folder: Path, digest: str, code: str, reason: str, weight: int = ENOUGH) -> None:
     """Adds a line on a model that failed while it served; past its size limit the file grows no more."""
-    line = canonical_json({"digest": digest, "code": code, "reason": reason[:_LONGEST_REASON]}) + b"\n"
+    entry = {"digest": digest, "code": code, "reason": reason[:_LONGEST_REASON], "weight": weight}
+    line = canonical_json(entry) + b"\n"
     with (folder / FAILURES).open("ab") as file:
         if os.fstat(file.fileno()).st_size < _MOST_BYTES:
             file.write(line)
 
 
 def failures_of(folder: Path, digest: str) -> list[tuple[str, str]]:
-    """Returns the codes and reasons that were noted of a model; a torn line is passed over."""
+    """Returns the codes and reasons that were noted of a model, once they are enough; a torn line is passed over."""
     try:
         lines = (folder / FAILURES).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    return [(code, reason) for of, code, reason in map(_entry, lines) if of == digest]
+    entries = [entry for entry in map(_entry, lines) if entry[0] == digest]
+    enough = sum(weight for *_, weight in entries) >= ENOUGH
+    return [(code, reason) for _, code, reason, _ in entries] if enough else []
 
 
-def _entry(line: str) -> tuple[str, str, str]:
+def _entry(line: str) -> tuple[str, str, str, int]:
     try:
         entry = json.loads(line)
-        return str(entry["digest"]), str(entry["code"]), str(entry["reason"])
+        return str(entry["digest"]), str(entry["code"]), str(entry["reason"]), int(entry["weight"])
     except (ValueError, KeyError, TypeError):
-        return "", "", ""
+        return "", "", "", 0
 
 
 @dataclass(slots=True)

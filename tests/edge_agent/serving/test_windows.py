@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from edge_agent.config import ModelConfig
+from edge_agent.serving import model as serving_model
+from edge_agent.serving.health import failures_of, note_failure
+from edge_agent.serving.model import Model
 from edge_agent.serving.policy import Finding
-from tests.edge_agent.serving.stage.files import file_bytes
+from tests.edge_agent.serving.stage.files import INPUT, file_bytes
 from tests.edge_agent.serving.stage.sides import HEALTH_S
+from wire.errors import StateError, WireError
 
 
 class Last:
@@ -80,3 +85,47 @@ def test_a_latency_over_the_limit_is_measured_once_more(last, latencies, phase, 
     last.says = list(latencies)
     report = last.one.until("healthy", "rolled-back", version=2)
     assert (report.phase, report.code, last.says, last.begun) == (phase, code, [], 2)
+
+
+def test_one_absurd_reading_sends_no_model_back(one):
+    one.offer(one.publisher.manifest(2, {"float-32": file_bytes(7)}))
+    one.until("active", version=2)
+    model = Model.current(one.folder / "state")
+    for _ in range(5):
+        with pytest.raises(WireError, match="E-MODEL-NAN"):
+            model.predict(np.full(INPUT, 3e38, np.float32))
+    assert one.until("healthy", "rolled-back", version=2).phase == "healthy"
+
+
+def test_a_first_model_that_is_withdrawn_answers_no_more_and_the_next_one_does(side, monkeypatch):
+    one = side()
+    one.offer(one.publisher.manifest(1, {"float-32": file_bytes()}))
+    one.until("active", version=1)
+    model, x = Model.current(one.folder / "state"), np.zeros(INPUT, np.float32)
+    note_failure(one.models, model.loaded.facts["digest"], "E-MODEL-NAN", "an answer is not finite")
+    one.until("rolled-back", version=1)
+    monkeypatch.setattr(serving_model, "_GRACE_S", 1e9)
+    model.follow()
+    assert model.answer(x).version == 1
+    monkeypatch.setattr(serving_model, "_GRACE_S", 0.0)
+    words = r"model 1 \(float-32\) was withdrawn, E-MODEL-HEALTH: .*not finite; none serves.*bitfleet rollout start"
+    for _ in range(2):
+        with pytest.raises(StateError, match=words):
+            model.predict(x)
+    with pytest.raises(StateError, match=r"no model serves.*version 1 was rolled-back: E-MODEL-HEALTH"):
+        Model.current(one.folder / "state")
+    one.offer(one.publisher.manifest(2, {"float-32": file_bytes()[:-40]}, answers={"float-32": np.zeros((8, 3))}))
+    one.until("refused", version=2)
+    with pytest.raises(StateError, match=words):
+        model.predict(x)
+    one.bring(one.publisher.manifest(3, {"float-32": file_bytes(3)}))
+    assert model.answer(x).version == 3
+
+
+def test_the_notes_do_not_grow_without_end(tmp_path):
+    for _ in range(600):
+        note_failure(tmp_path, "0" * 64, "E-MODEL-NAN", "x" * 1000)
+    assert (tmp_path / "failures").stat().st_size < 66_000
+    with (tmp_path / "failures").open("ab") as file:
+        file.write(b'{"torn')
+    assert len(failures_of(tmp_path, "0" * 64)) > 100
