@@ -52,13 +52,12 @@ def infer(config: AgentConfig, path: Path) -> dict[str, Any]:
 
     model = Model.current(config.state_dir)
     rows = _read_rows(path, model.input)
-    outputs = model.predict(rows)
-    best = outputs.argmax(1)
+    told = model.answer(rows)
     return {
-        "version": model.version,
-        "variant": model.variant,
-        "answers": [model.labels[at] if at < len(model.labels) else str(at) for at in best],
-        "outputs": [[round(float(value), 6) for value in row] for row in outputs],
+        "version": told.version,
+        "variant": told.variant,
+        "answers": [told.labels[at] if at < len(told.labels) else str(at) for at in told.outputs.argmax(1)],
+        "outputs": [[round(float(value), 6) for value in row] for row in told.outputs],
     }
 
 

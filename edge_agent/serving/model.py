@@ -3,9 +3,11 @@
     from edge_agent import Model
     model = Model.current()
     scores = model.predict(x)
+    answer = model.answer(x)  # outputs, version, variant, labels
 
 Needs NumPy and onnxruntime, nothing else. The file is read at once and its digest compared, so a switch beside it
-cannot tear it. A new model is loaded in the background: the one before answers until then.
+cannot tear it. A new model is loaded in the background: the one before answers until then. One that was withdrawn, with
+none in its place, answers no more.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import load_config
-from edge_agent.serving.health import note_failure
+from edge_agent.serving.health import ENOUGH, note_failure
+from edge_agent.serving.outcome import load_outcome
 from edge_agent.serving.session import open_session, run_rows
 from edge_agent.serving.slots import POINTER, Slot, read_pointer, read_slot
 from wire.errors import BitfleetError, DataError, StateError, WireError
@@ -28,12 +31,17 @@ from wire.events import log_event
 if TYPE_CHECKING:
     from wire.params import Array
 
-__all__ = ["DEFAULT_CONFIG", "Loaded", "Model", "models_folder"]
+__all__ = ["DEFAULT_CONFIG", "Answer", "Loaded", "Model", "models_folder"]
 
 DEFAULT_CONFIG = Path("/etc/bitfleet/agent.toml")
 _LOOK_S = 0.5
 _TRIES = 5
 _AGAIN_S = 0.1
+_GRACE_S = 5.0
+"""So long a withdrawn model goes on: the next one may be near."""
+_IN_A_ROW = 3
+_ABSURD = 1e12  # a reading beyond it may overflow in any net
+_MISSING, _UNREADABLE = (0, 0), (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,16 @@ class Loaded:
 
     facts: Mapping[str, Any]
     session: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The outputs for one example, or in rows for many, and the model that gave them."""
+
+    outputs: Array
+    version: int
+    variant: str
+    labels: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -54,6 +72,10 @@ class Model:
     seen: tuple[int, int]
     looked_s: float
     unfit: str = ""
+    gone_s: float | None = None
+    why: str = ""
+    failed: int = 0
+    proven: bool = False
     worker: threading.Thread | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,16 +93,27 @@ class Model:
             except StateError:
                 time.sleep(_AGAIN_S)  # the agent is at work between the pointer and the file
             except WireError as exc:
-                _note(folder, slot, exc.code, exc.message)
+                _note_facts(folder, slot.facts, exc.code, exc.message)
                 raise
-        raise StateError(f"no model serves in {folder}", remedy="offer one: bitfleet rollout start")
+        outcome = load_outcome(folder)
+        ended = f"; version {outcome.version} was {outcome.phase}: {outcome.code}, {outcome.reason}" * bool(
+            outcome.code
+        )
+        raise StateError(f"no model serves in {folder}{ended}", remedy="offer one: bitfleet rollout start")
 
     def predict(self, x: Any) -> Array:
         """Returns the outputs for one example, or for many in rows; DataError for any other shape."""
+        return self.answer(x).outputs
+
+    def answer(self, x: Any) -> Answer:
+        """Returns the outputs together with the version, the variant and the labels of the model that gave them."""
         self._follow_later()
+        self._check_withdrawn()
         loaded = self.loaded
         rows, single = _rows(x, loaded.facts)
-        return self._run(loaded, rows)[0] if single else self._run(loaded, rows)
+        found, facts = self._run(loaded, rows), loaded.facts
+        outputs = found[0] if single else found
+        return Answer(outputs, int(facts["version"]), str(facts["variant"]), tuple(facts["labels"]))
 
     def follow(self) -> bool:
         """Looks for a switch now and loads what serves; tells whether it is another model than before."""
@@ -89,21 +122,22 @@ class Model:
             seen = _signature(self.folder)
             slot = None if seen == self.seen else _serving(self.folder)
             digest = str(slot.facts["digest"]) if slot else ""
+            if seen == _MISSING and self.gone_s is None and not _healthy(self.folder, self.loaded):
+                self.gone_s = self.looked_s
             if slot is None or digest == self.unfit:
-                self.seen = seen  # without a pointer the last model goes on
+                self.seen = seen  # where the pointer is only damaged, the last model goes on
                 return False
             if digest == self.loaded.facts["digest"]:
-                self.seen, self.unfit, self.loaded = seen, "", Loaded(slot.facts, self.loaded.session)
+                self._serve(Loaded(slot.facts, self.loaded.session), seen)
                 return False
             try:
-                self.loaded = _load(slot, self.threads)
-                self.seen = seen
+                self._serve(_load(slot, self.threads), seen)
                 return True
             except StateError:
                 return False  # the agent is at work on it: the next look is soon
             except BitfleetError as exc:
                 self.seen, self.unfit = seen, digest
-                _note(self.folder, slot, exc.code, exc.message)
+                _note_facts(self.folder, slot.facts, exc.code, exc.message)
                 return False
 
     @property
@@ -136,6 +170,25 @@ class Model:
             self.worker = threading.Thread(target=self.follow, name="bitfleet-model", daemon=True)
             self.worker.start()
 
+    def _serve(self, loaded: Loaded, seen: tuple[int, int]) -> None:
+        if loaded.facts["digest"] != self.loaded.facts["digest"]:
+            self.failed, self.proven = 0, False
+        self.loaded, self.seen, self.unfit, self.gone_s, self.why = loaded, seen, "", None, ""
+
+    def _check_withdrawn(self) -> None:
+        """Raises StateError if the model was withdrawn a while ago and none has taken its place since."""
+        if self.gone_s is None or time.monotonic() - self.gone_s < _GRACE_S:
+            return
+        self.follow()
+        if self.gone_s is None:
+            return
+        facts = self.loaded.facts
+        self.why = self.why or _ending(self.folder, facts)  # the next offer's end will take its place on the disk
+        raise StateError(
+            f"model {facts['version']} ({facts['variant']}) was withdrawn, {self.why}; none serves in {self.folder}",
+            remedy="roll out one that works: bitfleet rollout start",
+        )
+
     def _run(self, loaded: Loaded, rows: Array) -> Array:
         import numpy as np  # noqa: PLC0415
 
@@ -143,12 +196,25 @@ class Model:
             found: Array = run_rows(loaded.session, rows)
         except Exception as exc:  # the runtime's errors share no root
             reason = f"{type(exc).__name__}: {exc}"
-            _note_facts(self.folder, loaded.facts, "E-MODEL-LOAD", reason)
+            self._fail(loaded, rows, "E-MODEL-LOAD", reason)
             raise WireError(f"model {loaded.facts['version']} failed: {reason}", code="E-MODEL-LOAD") from exc
         if not np.isfinite(found).all():
-            _note_facts(self.folder, loaded.facts, "E-MODEL-NAN", "an answer is not finite")
+            self._fail(loaded, rows, "E-MODEL-NAN", "an answer is not finite")
             raise WireError(f"model {loaded.facts['version']} gave an answer that is not finite", code="E-MODEL-NAN")
+        if loaded.session is self.loaded.session:
+            self.failed, self.proven = 0, True
         return found
+
+    def _fail(self, loaded: Loaded, rows: Array, code: str, reason: str) -> None:
+        """Notes failures that are the model's and not a reading's: many in a row, or a little the first answer of all.
+
+        An application that ends at an error and is started again has first answers only.
+        """
+        weight = 0
+        if float(abs(rows).max()) <= _ABSURD and loaded.session is self.loaded.session:
+            self.failed += 1
+            weight = ENOUGH if self.failed >= _IN_A_ROW else int(self.failed == 1 and not self.proven)
+        _note_facts(self.folder, loaded.facts, code, reason, weight)
 
 
 def models_folder(where: Path) -> Path:
@@ -160,14 +226,30 @@ def models_folder(where: Path) -> Path:
 def _signature(folder: Path) -> tuple[int, int]:
     try:
         facts = (folder / POINTER).stat()
+    except FileNotFoundError:
+        return _MISSING
     except OSError:
-        return 0, 0
+        return _UNREADABLE
     return facts.st_ino, facts.st_mtime_ns
 
 
 def _serving(folder: Path) -> Slot | None:
     pointer = read_pointer(folder)
     return read_slot(folder, pointer.serving) if pointer else None
+
+
+def _healthy(folder: Path, loaded: Loaded) -> bool:
+    """Tells whether the model proved itself here: then only the pointer is lost, and the agent makes it anew."""
+    held = [slot for slot in (read_slot(folder, name) for name in ("a", "b")) if slot]
+    return any(slot.healthy and slot.facts["digest"] == loaded.facts["digest"] for slot in held)
+
+
+def _ending(folder: Path, facts: Mapping[str, Any]) -> str:
+    """Returns in words why a model serves no more."""
+    outcome = load_outcome(folder)
+    if outcome.manifest == facts["manifest"] and outcome.code:
+        return f"{outcome.code}: {outcome.reason}"
+    return "and nothing says why: see the agent's log"
 
 
 def _load(slot: Slot, threads: int) -> Loaded:
@@ -198,14 +280,11 @@ def _rows(x: Any, facts: Mapping[str, Any]) -> tuple[Array, bool]:
     return rows, single
 
 
-def _note(folder: Path, slot: Slot, code: str, reason: str) -> None:
-    _note_facts(folder, slot.facts, code, reason)
-
-
-def _note_facts(folder: Path, facts: Mapping[str, Any], code: str, reason: str) -> None:
+def _note_facts(folder: Path, facts: Mapping[str, Any], code: str, reason: str, weight: int = ENOUGH) -> None:
     """Tells the agent, where this process may write to its folder; in the log it stands in any case."""
     log_event("model-failed", version=facts["version"], variant=facts["variant"], code=code, reason=reason)
     try:
-        note_failure(folder, str(facts["digest"]), code, reason)
+        if weight:
+            note_failure(folder, str(facts["digest"]), code, reason, weight)
     except OSError as exc:
         log_event("model-failure-unnoted", reason=exc.strerror)

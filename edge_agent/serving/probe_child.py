@@ -1,7 +1,8 @@
 """The probing child: looks at one file, loads it, compares its answers, measures it, and says what it found.
 
-Everything that reads a model's bytes happens here, behind limits on memory and processor time. Another job of its is to
-cut a file from a bundle.
+Everything that reads the bytes of a model happens here, behind limits on memory and processor time: first what it takes
+to look at a file of that size, then, with the runtime loaded, what the device has free. Another job of its is to cut a
+file from a bundle.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _RUNS = 25
 _ROWS = 64
 _LONGEST_REASON = 400
 _FIRST_TO_GO = 900
+_LOOK_BYTES = 64 << 20
+_LOOK_COPIES = 4  # of the file at most: as read, and what is noted of its parts
 
 
 def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
@@ -65,7 +68,10 @@ def answer(header: Mapping[str, Any]) -> dict[str, Any]:
     except BitfleetError as exc:
         finding, options = Finding(code=exc.code, reason=str(exc).removeprefix(f"{exc.code}: ")[:_LONGEST_REASON]), {}
     except MemoryError:
-        finding, options = Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free"), {}
+        finding, options = (
+            Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free, or than a file of its size may"),
+            {},
+        )
     except OSError as exc:
         finding, options = Finding(code="E-DISK", reason=str(exc)[:_LONGEST_REASON]), {}
     except ImportError as exc:
@@ -84,19 +90,31 @@ def main() -> None:
 
 
 def _limit(header: Mapping[str, Any]) -> None:
-    """Sets what this process may take: no core file, so much time of the processor, to cut also so much memory."""
+    """Sets what this process may take: no core file, so much time of the processor, and so much memory."""
     cpu_s = max(1, round(header["cpu_s"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     if "cut" in header:
         _limit_memory(header["more_bytes"])
+        return
+    path, free_bytes = Path(header["path"]), header["memory_bytes"]
+    look_bytes = _LOOK_BYTES + _LOOK_COPIES * (path.stat().st_size if path.exists() else 0)
+    _limit_memory(look_bytes if free_bytes is None else min(look_bytes, free_bytes), for_good=False)
 
 
-def _limit_memory(more_bytes: int) -> None:
+def _limit_memory(more_bytes: int, for_good: bool = True) -> None:
     """Sets how much memory this process may take beyond what it holds."""
     pages = Path("/proc/self/statm").read_text().split()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = int(pages[0]) * resource.getpagesize() + more_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most if for_good else hard))
+
+
+def _lift_limit() -> None:
+    """Ends the limit for looking at a file: to load the runtime takes much more, whatever the file."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def _cut(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
@@ -106,6 +124,7 @@ def _cut(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
 
 def _empty_runtime(free_bytes: int | None) -> tuple[int | None, str]:
     """Returns what the process holds with the runtime and no model; from here on it may take `free_bytes` more."""
+    _lift_limit()
     import numpy as np  # noqa: PLC0415
 
     try:

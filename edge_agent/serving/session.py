@@ -20,6 +20,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "session.qdq_matmulnbits_accuracy_level": ("0", "1", "4"),
 }
 """What a file may ask of the runtime. Other options name files, libraries or threads: those are the device's own."""
+_FORMAT = ("session.load_model_format", "ONNX")
+"""Without it the runtime goes by the file's first bytes, and may see another model in it than was looked at."""
 _FATAL = 4
 _LONGEST_REASON = 300
 
@@ -48,6 +50,7 @@ def open_session(data: bytes, options: Mapping[str, str], threads: int = 1) -> A
     settings.log_severity_level = _FATAL
     for name, value in options.items():
         settings.add_session_config_entry(name, value)
+    settings.add_session_config_entry(*_FORMAT)
     try:
         return onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
     except BitfleetError:

@@ -9,9 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 
 from edge_agent.serving.static.protobuf import Message, garbled, read_message
+from edge_agent.serving.static.schema import (
+    ATTRIBUTE,
+    GRAPH,
+    MODEL,
+    NODE,
+    OPSET,
+    PAIR,
+    SHAPE,
+    SIDE,
+    TENSOR,
+    TENSOR_TYPE,
+    TYPE,
+    VALUE,
+)
 
 __all__ = ["OPERATORS", "Expected", "check_graph"]
 
@@ -28,7 +43,9 @@ _MOST_NODES = 20_000
 _MOST_TENSORS = 20_000
 _MOST_SIDES = 16
 _MOST_VALUES = 1 << 28
-_MOST_METADATA_BYTES = 64 * 1024
+_MOST_IN_GRAPH = 60_000
+_MOST_METADATA_BYTES, _MOST_METADATA_IN_ALL = 64 * 1024, 1 << 20
+_OTHER_FORMAT = b"ORTM"  # at byte 4: by this the runtime knows its own format, in which nothing here was looked at
 _IR = (7, 13)
 _OPSET = (13, 26)
 _ITEM_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64}
@@ -38,19 +55,7 @@ _ITEM_BITS |= {21: 4, 22: 4, 25: 2, 26: 2}
 _FLOAT = 1
 _TYPED = {4: {1}, 5: {2, 3, 4, 5, 6, 9, 10}, 7: {7}, 10: {11}, 11: {12, 13}}  # field of TensorProto: its types
 _HIGH = bytes(range(0x80, 0x100))
-
-_MODEL = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14})  # without 20 training_info, 25 functions
-_OPSETS = frozenset({1, 2})
-_GRAPH = frozenset({1, 2, 5, 10, 11, 12, 13, 14, 16})  # without 15 sparse_initializer
-_NODE = frozenset({1, 2, 3, 4, 5, 6, 7, 9})
-_ATTRIBUTE = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 13, 20})  # without graphs, sparse tensors, lists of tensors, types
-_TENSOR = frozenset({1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 16})  # 13 and 14 are looked at, to be named
-_VALUE = frozenset({1, 2, 3, 4})
-_TYPE = frozenset({1, 6})
-_TENSOR_TYPE = frozenset({1, 2})
-_SHAPE = frozenset({1})
-_SIDE = frozenset({1, 2, 3})
-_PAIR = frozenset({1, 2})
+_AT_A_TIME = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,14 @@ class Expected:
 
 def check_graph(data: bytes | memoryview, expected: Expected) -> dict[str, str]:
     """Returns the metadata of an ONNX file; raises WireError (E-MODEL-GRAPH) with the place of the first fault."""
-    model = read_message(memoryview(data), "model", _MODEL)
+    if bytes(data[4:8]) == _OTHER_FORMAT:
+        raise garbled("model", "it begins as a file of the runtime's own format does")
+    model = read_message(memoryview(data), "model", MODEL)
     kinds = _kinds(*_check_versions(model))
     body = model.data(7)
     if body is None:
         raise garbled("model", "there is no graph")
-    graph = read_message(body, "graph", _GRAPH)
+    graph = model.read(body, "graph", GRAPH, _MOST_IN_GRAPH)
     stored = _check_tensors(graph, kinds)
     inputs = _check_ends(graph, 11, "input", expected.input)
     if stored & inputs:
@@ -86,7 +93,7 @@ def _check_versions(model: Message) -> tuple[int, int]:
     ir = model.number(1)
     if not _IR[0] <= ir <= _IR[1]:
         raise garbled("model", f"IR version {ir}, {_IR[0]} to {_IR[1]} are read")
-    sets = [read_message(view, "opset_import", _OPSETS) for view in model.all(8)]
+    sets = [model.read(view, "opset_import", OPSET) for view in model.all(8)]
     if len(sets) != 1 or sets[0].text(1) not in ("", "ai.onnx"):
         raise garbled("model", f"operators of {len(sets)} domains; one, the standard domain, is allowed")
     opset = sets[0].number(2)
@@ -109,7 +116,7 @@ def _check_tensors(graph: Message, kinds: frozenset[int]) -> set[str]:
         raise garbled("graph", f"{len(found)} initialisers, at most {_MOST_TENSORS} are read")
     for at, view in enumerate(found):
         place = f"initialiser {at}"
-        tensor = read_message(view, place, _TENSOR, _MOST_VALUES)
+        tensor = graph.read(view, place, TENSOR)
         name = tensor.text(8)
         if not name or name in names:
             raise garbled(place, f"its name {name!r} is empty or taken")
@@ -128,9 +135,9 @@ def _check_tensor(tensor: Message, kinds: frozenset[int]) -> int:
     kind = tensor.number(2)
     if kind not in kinds:
         raise garbled(place, f"values of type {kind}; its opset and IR version have none")
-    sides = list(tensor.numbers(1))
+    sides = list(islice(tensor.numbers(1), _MOST_SIDES + 1))
     if len(sides) > _MOST_SIDES or any(not 0 <= side <= _MOST_VALUES for side in sides):
-        raise garbled(place, f"shape {sides[: _MOST_SIDES + 1]}")
+        raise garbled(place, f"shape {sides}")
     count = prod(sides)
     if count > _MOST_VALUES:
         raise garbled(place, f"{count} values")
@@ -156,10 +163,20 @@ def _check_amount(tensor: Message, kind: int, count: int) -> None:
 
 def _count_typed(tensor: Message, field: int) -> int:
     """Returns how many values a typed field holds: 4 or 8 bytes each, or varints, which end in a low byte."""
-    if field in (4, 10):
-        return sum(len(view) for view in tensor.all(field)) // (4 if field == 4 else 8)
     entries = tensor.fields[field]
-    return sum(1 if isinstance(one, int) else len(bytes(one).translate(None, _HIGH)) for one in entries)
+    packed = [one for one in entries if not isinstance(one, int)]
+    width = {4: 4, 10: 8}.get(field)
+    if len(packed) > 1 and any(len(view) != width for view in packed):  # every writer packs all values into one
+        raise garbled(tensor.place, f"field {field} is there {len(packed)} times")
+    if width:
+        return sum(len(view) for view in packed) // width
+    return len(entries) - len(packed) + sum(_low_bytes(view) for view in packed)
+
+
+def _low_bytes(view: memoryview) -> int:
+    """Returns how many bytes are below 0x80; no copy of all of them is made."""
+    parts = (bytes(view[at : at + _AT_A_TIME]) for at in range(0, len(view), _AT_A_TIME))
+    return sum(len(part.translate(None, _HIGH)) for part in parts)
 
 
 def _check_nodes(graph: Message, known: set[str], named: Iterable[str], kinds: frozenset[int]) -> set[str]:
@@ -169,7 +186,7 @@ def _check_nodes(graph: Message, known: set[str], named: Iterable[str], kinds: f
     if not 0 < len(found) <= _MOST_NODES:
         raise garbled("graph", f"{len(found)} nodes, 1 to {_MOST_NODES} are read")
     for at, view in enumerate(found):
-        node = read_message(view, f"node {at}", _NODE)
+        node = graph.read(view, f"node {at}", NODE)
         operator = node.text(4)
         if node.text(7) not in ("", "ai.onnx") or operator not in OPERATORS:
             raise garbled(node.place, f"operator {node.text(7)}:{operator} is not on this device's list")
@@ -195,9 +212,9 @@ def _new_names(node: Message, known: set[str], made: set[str]) -> set[str]:
 def _check_attributes(node: Message, kinds: frozenset[int]) -> None:
     for view in node.all(5):
         place = f"{node.place}, an attribute"
-        attribute = read_message(view, place, _ATTRIBUTE, _MOST_VALUES)
+        attribute = node.read(view, place, ATTRIBUTE)
         if (held := attribute.data(5)) is not None:
-            _check_tensor(read_message(held, f"{place}'s tensor", _TENSOR, _MOST_VALUES), kinds)
+            _check_tensor(node.read(held, f"{place}'s tensor", TENSOR), kinds)
 
 
 def _check_ends(graph: Message, field: int, what: str, sides: tuple[int, ...]) -> set[str]:
@@ -205,7 +222,7 @@ def _check_ends(graph: Message, field: int, what: str, sides: tuple[int, ...]) -
     found = graph.all(field)
     if len(found) != 1:
         raise garbled("graph", f"{len(found)} {what}s, one is expected")
-    value = read_message(found[0], what, _VALUE)
+    value = graph.read(found[0], what, VALUE)
     shape = _shape(value, what)
     if len(shape) != len(sides) + 1 or shape[0] not in (None, 1) or tuple(shape[1:]) != sides:
         raise garbled(what, f"shape {shape}, the manifest says {[None, *sides]}")
@@ -217,23 +234,33 @@ def _check_ends(graph: Message, field: int, what: str, sides: tuple[int, ...]) -
 
 def _shape(value: Message, what: str) -> list[int | None]:
     held = value.data(2)
-    kind = read_message(held, f"{what} type", _TYPE) if held is not None else None
+    kind = value.read(held, f"{what} type", TYPE) if held is not None else None
     body = kind.data(1) if kind else None
     if body is None:
         raise garbled(what, "it is not a tensor")
-    tensor = read_message(body, f"{what} tensor", _TENSOR_TYPE)
+    tensor = value.read(body, f"{what} tensor", TENSOR_TYPE)
     if tensor.number(1) != _FLOAT:
         raise garbled(what, f"values of type {tensor.number(1)}, expected {_FLOAT} (float32)")
     view = tensor.data(2)
     if view is None:
         raise garbled(what, "it has no shape")
-    sides = [read_message(side, f"{what} side", _SIDE) for side in read_message(view, f"{what} shape", _SHAPE).all(1)]
+    shape = value.read(view, f"{what} shape", SHAPE, _MOST_SIDES)
+    sides = [value.read(side, f"{what} side", SIDE) for side in shape.all(1)]
+    if any(1 in side and 2 in side for side in sides):
+        raise garbled(what, "a side is both a number and a name")
     return [side.number(1) if 1 in side else None for side in sides]
 
 
 def _metadata(model: Message) -> dict[str, str]:
     found: dict[str, str] = {}
+    left = _MOST_METADATA_IN_ALL
     for view in model.all(14):
-        pair = read_message(view, "metadata", _PAIR)
-        found[pair.text(1)] = pair.text(2, _MOST_METADATA_BYTES)
+        pair = model.read(view, "metadata", PAIR)
+        name = pair.text(1)
+        if name in found:
+            raise garbled("metadata", f"{name!r} is there twice")
+        found[name] = pair.text(2, _MOST_METADATA_BYTES)
+        left -= len(view)
+        if left < 0:
+            raise garbled("metadata", f"more than {_MOST_METADATA_IN_ALL} bytes")
     return found

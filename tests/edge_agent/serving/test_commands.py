@@ -13,6 +13,7 @@ import pytest
 from edge_agent.__main__ import main
 from edge_agent.config import load_config
 from edge_agent.serving import slots
+from edge_agent.serving.model import Model
 from edge_agent.serving.outcome import Outcome, basis_of, load_outcome, save_outcome
 from tests.edge_agent.serving.stage.files import INPUT, INPUTS, LABELS, Publisher, file_bytes, outputs_of
 from wire.messages.manifest import Measured
@@ -91,6 +92,12 @@ def test_models(said, board, capsys):
     assert (found["phase"], found["serving"], found["pinned"]) == ("healthy", "b", 0)
     assert board.say("models") == 0
     assert 'slot="a"  healthy=True  version=1' in capsys.readouterr().out
+
+
+def test_infer_names_the_model_that_answered_not_the_one_that_serves_by_then(said, tmp_path, monkeypatch):
+    np.save(tmp_path / "rows.npy", INPUTS)
+    monkeypatch.setattr(Model, "version", property(lambda model: 99))
+    assert said("infer", str(tmp_path / "rows.npy"))["version"] == 2
 
 
 @pytest.mark.parametrize("name", ["rows.npy", "rows.npz", "one.npy", "flat.npy", "rows.csv"])

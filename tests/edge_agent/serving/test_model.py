@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from threading import Thread
 from time import monotonic, sleep
 
@@ -13,7 +15,8 @@ import pytest
 
 from edge_agent import Model
 from edge_agent.serving import slots
-from edge_agent.serving.health import failures_of, note_failure
+from edge_agent.serving.health import failures_of
+from edge_agent.serving.session import run_rows
 from tests.edge_agent.serving.stage.files import INPUT, INPUTS, LABELS, file_bytes, outputs_of, with_nan
 from wire.errors import ConfigError, DataError, StateError, WireError
 
@@ -137,10 +140,74 @@ def test_a_first_one_that_does_not_load_is_noted_and_an_error(tmp_path):
 def test_answers_that_are_not_finite_are_noted(shelf):
     digest = shelf.serve(2, with_nan(), commit=False)
     model = Model.current(shelf.state)
-    with pytest.raises(WireError, match="E-MODEL-NAN"):
-        model.predict(INPUTS)
-    assert failures_of(shelf.folder, digest) == [("E-MODEL-NAN", "an answer is not finite")]
+    for _ in range(3):
+        assert failures_of(shelf.folder, digest) == []
+        with pytest.raises(WireError, match="E-MODEL-NAN"):
+            model.predict(INPUTS)
+    assert set(failures_of(shelf.folder, digest)) == {("E-MODEL-NAN", "an answer is not finite")}
     assert failures_of(shelf.folder, "0" * 64) == []
+
+
+def test_an_application_that_is_started_again_at_each_failure_is_heard_too(shelf):
+    digest = shelf.serve(2, with_nan(), commit=False)
+    for _ in range(3):
+        assert failures_of(shelf.folder, digest) == []
+        with pytest.raises(WireError, match="E-MODEL-NAN"):
+            Model.current(shelf.state).predict(INPUTS)
+    assert failures_of(shelf.folder, digest)
+
+
+def test_only_failures_in_a_row_count_and_no_absurd_reading_does(shelf, monkeypatch):
+    """A net that does not know what to say to zeros, and one reading in two is none."""
+    real, model = run_rows, Model.current(shelf.state)
+    monkeypatch.setattr(
+        "edge_agent.serving.model.run_rows", lambda session, rows: real(session, rows) / (1 if rows.any() else np.nan)
+    )
+    dead, absurd = np.zeros(INPUT, np.float32), np.full(INPUT, 3e38, np.float32)
+    for x in [INPUTS, dead, dead, INPUTS, dead, absurd, absurd, absurd, dead, INPUTS, absurd]:
+        with suppress(WireError):
+            model.predict(x)
+    assert failures_of(shelf.folder, model.loaded.facts["digest"]) == []
+    for _ in range(3):
+        with pytest.raises(WireError, match="E-MODEL-NAN"):
+            model.predict(dead)
+    assert failures_of(shelf.folder, model.loaded.facts["digest"])
+
+
+def test_an_answer_names_the_model_that_gave_it(shelf, monkeypatch):
+    model = Model.current(shelf.state)
+
+    def switching(session, rows):
+        shelf.serve(2, file_bytes(2), labels=["x", "y", "z"])
+        assert model.follow()
+        return run_rows(session, rows)
+
+    monkeypatch.setattr("edge_agent.serving.model.run_rows", switching)
+    told = model.answer(INPUTS)
+    assert (told.version, told.variant, told.labels) == (1, "int8-1", LABELS)
+    np.testing.assert_array_equal(told.outputs, outputs_of(file_bytes(1)))
+    monkeypatch.undo()
+    assert (model.answer(INPUTS[0]).version, model.answer(INPUTS[0]).labels) == (2, ("x", "y", "z"))
+
+
+def test_a_good_model_whose_pointer_is_lost_goes_on(shelf, monkeypatch):
+    monkeypatch.setattr("edge_agent.serving.model._GRACE_S", 0.0)
+    model = Model.current(shelf.state)
+    for text in ("{", None):
+        (shelf.folder / "pointer.json").unlink()
+        if text:
+            (shelf.folder / "pointer.json").write_text(text)
+        assert not model.follow()
+        assert model.predict(INPUTS).shape == (8, 3)
+
+
+def test_a_board_that_gave_up_its_models_says_so(shelf, monkeypatch):
+    monkeypatch.setattr("edge_agent.serving.model._GRACE_S", 0.0)
+    model = Model.current(shelf.state)
+    rmtree(shelf.folder)
+    assert not model.follow()
+    with pytest.raises(StateError, match=r"model 1 .* was withdrawn, and nothing says why"):
+        model.predict(INPUTS)
 
 
 def test_a_run_that_fails_is_noted(shelf, monkeypatch):
@@ -150,9 +217,11 @@ def test_a_run_that_fails_is_noted(shelf, monkeypatch):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr("edge_agent.serving.model.run_rows", fail)
-    with pytest.raises(WireError, match=r"E-MODEL-LOAD.*RuntimeError: out of luck"):
-        model.predict(INPUTS)
-    assert failures_of(shelf.folder, model.loaded.facts["digest"]) == [("E-MODEL-LOAD", "RuntimeError: out of luck")]
+    for _ in range(3):
+        with pytest.raises(WireError, match=r"E-MODEL-LOAD.*RuntimeError: out of luck"):
+            model.predict(INPUTS)
+    (first, *_) = failures_of(shelf.folder, model.loaded.facts["digest"])
+    assert first == ("E-MODEL-LOAD", "RuntimeError: out of luck")
 
 
 def test_an_application_that_may_not_write_still_gets_its_error(shelf, monkeypatch, capsys):
@@ -217,15 +286,6 @@ def test_many_threads_while_models_change(shelf):
             thread.join()
     assert not wrong
     assert model.version == 5
-
-
-def test_the_notes_do_not_grow_without_end(tmp_path):
-    for _ in range(600):
-        note_failure(tmp_path, "0" * 64, "E-MODEL-NAN", "x" * 1000)
-    assert (tmp_path / "failures").stat().st_size < 66_000
-    with (tmp_path / "failures").open("ab") as file:
-        file.write(b'{"torn')
-    assert len(failures_of(tmp_path, "0" * 64)) > 100
 
 
 def test_importing_the_package_loads_no_runtime():

@@ -111,6 +111,14 @@ def test_limits_on_memory_end_the_child_not_us(job):
     assert found.code in ("E-MODEL-LOAD", "E-MODEL-CRASH")
 
 
+@pytest.mark.parametrize("free", [None, 1 << 40])
+def test_there_is_a_limit_on_memory_before_the_file_is_looked_at(job, monkeypatch, free):
+    monkeypatch.setenv("BITFLEET_TEST_DIES", "float-32")
+    monkeypatch.setenv("BITFLEET_TEST_DEATH", "hog")
+    found, _ = run(job(free=free), FAILING)
+    assert (found.code, "more memory" in found.reason) == ("E-MODEL-LOAD", True)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

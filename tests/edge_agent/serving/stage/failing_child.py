@@ -25,6 +25,9 @@ def dying(header):
         time.sleep(60)
     if death == "slow":
         return Finding(latency_ms=1e6), {}
+    if death == "hog":
+        bytearray(1 << 30)
+        return Finding(), {}
     while death == "spin":
         pass
     if death == "sleep":

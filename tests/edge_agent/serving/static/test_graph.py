@@ -8,24 +8,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.serving.static.graph import OPERATORS as KNOWN
-from edge_agent.serving.static.graph import Expected, check_graph
-from tests.edge_agent.serving.stage.files import INPUT, OPERATORS, OUTPUTS, file_bytes, model, with_external_data
+from edge_agent.serving.static.graph import check_graph
+from tests.edge_agent.serving.stage.files import file_bytes, model, with_external_data
+from tests.edge_agent.serving.stage.looks import WANTED, edited, refused, varint
 from wire.errors import WireError
-
-WANTED = Expected(INPUT, OUTPUTS, (*OPERATORS, "Loop", "Constant"))
-
-
-def refused(data, wanted=WANTED) -> str:
-    with pytest.raises(WireError) as caught:
-        check_graph(data, wanted)
-    assert caught.value.code == "E-MODEL-GRAPH"
-    return caught.value.message
-
-
-def edited(change) -> bytes:
-    made = model()
-    change(made)
-    return made.SerializeToString()
 
 
 def test_a_right_file_passes_with_its_metadata():
@@ -188,16 +174,8 @@ def test_a_truncated_file_is_refused(share):
 def test_an_endless_nest_is_no_matter():
     data = b""
     for _ in range(2000):
-        data = b"\x3a" + _varint(len(data)) + data
+        data = b"\x3a" + varint(len(data)) + data
     refused(data)
-
-
-def _varint(value):
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 @settings(max_examples=300, deadline=None)
