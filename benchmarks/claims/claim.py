@@ -50,7 +50,8 @@ class Claim:
     """One statement. `source` names note and claim, `row` the row of the issue (0: none), `unit` that of the value.
 
     `value` gives one number for one seed, from trials of that very seed: differences are paired. It gives None where
-    a run never came to what is asked, for example to a loss.
+    a run never came to what is asked, for example to a loss. `seeds` are asked for: one where it is the settings that
+    are judged, by a seed of their own.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Claim:
     value: Callable[[Seed], float | None]
     limit: Limit
     unit: str = "points"
+    seeds: int = LEAST_SEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Tells whether the claim holds on at least five seeds."""
-        return self.holds and len(self.values) >= LEAST_SEEDS
+        """Tells whether the claim holds on as many seeds as it asks for."""
+        return self.holds and len(self.values) >= self.claim.seeds
 
     @property
     def state(self) -> str:
@@ -99,7 +101,7 @@ class Verdict:
             return "NOT MEASURED"
         said = "PASS" if self.holds else "FALLS SHORT"
         count = len(self.values)
-        return said if count >= LEAST_SEEDS else f"{said} ({count} seed{'s' if count > 1 else ''})"
+        return said if count >= self.claim.seeds else f"{said} ({count} seed{'s' if count > 1 else ''})"
 
     @property
     def measured(self) -> str:

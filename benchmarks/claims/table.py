@@ -68,7 +68,7 @@ def _line(each: Verdict) -> str:
 
 def _count(found: Sequence[Verdict]) -> str:
     passed, short = sum(each.ok for each in found), sum(bool(each.values) and not each.holds for each in found)
-    return f"{len(found)} claims: {passed} pass on five seeds or more, {short} fall short, the others need more seeds."
+    return f"{len(found)} claims: {passed} pass on the seeds that they ask for, {short} fall short, the others need more seeds."
 
 
 if __name__ == "__main__":
