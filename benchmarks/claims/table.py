@@ -68,7 +68,8 @@ def _line(each: Verdict) -> str:
 
 def _count(found: Sequence[Verdict]) -> str:
     passed, short = sum(each.ok for each in found), sum(bool(each.values) and not each.holds for each in found)
-    return f"{len(found)} claims: {passed} pass on the seeds that they ask for, {short} fall short, the others need more seeds."
+    passing = f"{passed} pass on the seeds that they ask for"
+    return f"{len(found)} claims: {passing}, {short} fall short, the others need more seeds."
 
 
 if __name__ == "__main__":
