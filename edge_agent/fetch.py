@@ -19,6 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from edge_agent.gate import disk_failure
+from wire.errors import WireError
+from wire.events import log_event
 from wire.messages.chain import decode_chain
 from wire.messages.plan import BlobRef, RoundPlan, shortest_path
 from wire.messages.reports import Ask, Span, encode_ask
@@ -35,6 +37,7 @@ _SILENT_GAPS = 4  # so many times as long as the last piece took may the next on
 _USUAL_BYTES = 64 * 1024
 _SMALLEST_BYTES = 1024
 _PROBE_BYTES = 512  # smaller than any piece: its answer is known by its size
+_MOST_ODD = 8
 MODEL_SUFFIX = ".model"
 
 
@@ -44,7 +47,8 @@ class Fetch:
 
     `asked` are the digests that were asked for over this link, `probes` the few bytes of them asked for again.
     `follows` says that the chain comes first, and the way is looked for again with it.
-    `heard_s` is when the last piece came; `piece_bytes` the most that one shall hold, 0 for any size.
+    `heard_s` is when the last piece came; `piece_bytes` the most that one shall hold, 0 for any size. `odd` counts
+    pieces one after the other that say another size of their payload than it should have.
     """
 
     store: Path
@@ -58,6 +62,7 @@ class Fetch:
     heard_s: float | None = None
     asked: set[str] = field(default_factory=set)
     probes: dict[str, Span] = field(default_factory=dict)
+    odd: int = 0
 
     @property
     def complete(self) -> bool:
@@ -65,10 +70,16 @@ class Fetch:
         return not self.wanted
 
     def take(self, chunk: Chunk, now_s: float) -> None:
-        """Puts a piece where it belongs; a payload whose digest is wrong starts again. Declined if the disk is full."""
+        """Puts a piece where it belongs; a payload whose digest is wrong starts again. Declined if the disk is full.
+
+        A piece of a payload of another size is dropped; WireError (E-BLOB) if nothing else comes.
+        """
         assembly = self.wanted.get(chunk.digest)
-        piece = assembly.within(chunk) if assembly else None
-        if assembly is None or piece is None:
+        if assembly is None:
+            return
+        self._count_odd(chunk, assembly)
+        piece = assembly.within(chunk)
+        if piece is None:
             return
         chunk = piece
         self._heard(now_s)
@@ -106,6 +117,17 @@ class Fetch:
     def overdue_s(self, now_s: float) -> float:
         """Returns in how many seconds to ask again; zero or less means now."""
         return self.asked_s + self.wait_s - now_s
+
+    def _count_odd(self, chunk: Chunk, assembly: Assembly) -> None:
+        self.odd = 0 if assembly.fits(chunk) else self.odd + 1
+        if self.odd:
+            log_event("odd-piece", digest=chunk.digest[:12], total=chunk.total, expected=assembly.total)
+        if self.odd > _MOST_ODD:
+            raise WireError(
+                f"blob {chunk.digest[:12]} is a payload of {chunk.total} bytes, {assembly.total} of it are wanted",
+                code="E-BLOB",
+                remedy="publish it again",
+            )
 
     def _heard(self, now_s: float) -> None:
         """Waits for the next piece as long as this one took, and some more."""

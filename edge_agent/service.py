@@ -42,7 +42,9 @@ _OURS = {  # what an agent writes, by the folder that it writes it to
     "models/a": re.compile(r"model\.onnx|facts\.json|healthy|\..*\.tmp"),
     "models/b": re.compile(r"model\.onnx|facts\.json|healthy|\..*\.tmp"),
     "models/store": re.compile(r"[0-9a-f]{64}(\.[a-z]+)?|\..*\.tmp"),
-    "models": re.compile(r"(pointer|floors|outcome|findings)\.json|failures|models\.lock|bench\.wish|\..*\.tmp"),
+    "models": re.compile(
+        r"(pointer|floors|outcome|findings|rolled-back)\.json|failures|models\.lock|bench\.wish|\..*\.tmp"
+    ),
     "": re.compile(r"standing\.(json|damaged)|\.standing\..*\.tmp"),
 }
 

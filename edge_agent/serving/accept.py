@@ -1,9 +1,8 @@
 """Whether this device takes a manifest: each check has its own code, and what is cheap and sure comes first.
 
-The floors are what an old manifest fails on, although its signature is right. There is one for each key, so that
-whoever holds a stolen key cannot lift the device out of reach of the next key. The time floor stands in for the clock
-of a board that starts in 1970; only signed manifests move it, since a clock that once ran ahead must not end every
-model.
+The floors are what an old manifest fails on, although its signature is right. Each key has its own, so that whoever
+holds a stolen key cannot lift the device out of reach of the next key. The time floor stands in for the clock of a
+board that starts in 1970; only signed manifests move it, since a clock that once ran ahead must not end every model.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,35 @@ from wire.pieces.assembly import write_whole
 from wire.sign import check_signature
 from wire.spec import canonical_json
 
-__all__ = ["Floors", "accept_manifest", "load_floors", "save_floors", "stored_manifest"]
+__all__ = ["Floor", "Floors", "accept_manifest", "load_floors", "save_floors", "stored_manifest"]
 
 _FILE = "floors.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Floors:
-    """By key: the highest version that was accepted and its manifest's digest. `time_s` has certainly passed."""
+class Floor:
+    """Of one key: the highest version that was accepted, its manifest's digest, and a time that has certainly passed.
 
-    versions: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    `time_version` is the version that says so; 0 is unknown.
+    """
+
+    version: int = 0
+    digest: str = ""
     time_s: int = 0
+    time_version: int = 0
 
-    def raised(self, manifest: Manifest, digest: str) -> Floors:
-        """Returns the floors after a manifest was accepted."""
-        versions = {**self.versions, manifest.key: (manifest.version, digest)}
-        return replace(self, versions=versions, time_s=max(self.time_s, manifest.created_s))
+    def raised(self, manifest: Manifest, digest: str) -> Floor:
+        """Returns the floor after a manifest was accepted."""
+        if manifest.created_s > self.time_s:
+            return Floor(manifest.version, digest, manifest.created_s, manifest.version)
+        return Floor(manifest.version, digest, self.time_s, self.time_version)
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """The floor of each key."""
+
+    keys: Mapping[str, Floor] = field(default_factory=dict)
 
 
 def accept_manifest(data: bytes, config: AgentConfig, floors: Floors, clock_s: float) -> tuple[Manifest, Floors]:
@@ -50,34 +63,29 @@ def accept_manifest(data: bytes, config: AgentConfig, floors: Floors, clock_s: f
     _check_key(frame, manifest, config)
     if manifest.fleet != config.fleet:
         raise Declined(f"a model of fleet {manifest.fleet!r}, this is {config.fleet!r}", code="E-FLEET")
-    now_s = max(clock_s, floors.time_s)
-    if now_s >= manifest.expires_s:
-        raise Declined(
-            f"version {manifest.version} expired {(now_s - manifest.expires_s) / 3600:.0f} hours ago",
-            code="E-MODEL-EXPIRED",
-            remedy="publish it again; if it is new, look at the device's clock",
-        )
+    floor = floors.keys.get(manifest.key, Floor())
+    _check_times(manifest, floor, clock_s)
     if manifest.golden_bytes > config.model.max_size_mb * 1e6:
         raise Declined(
             f"golden answers of {manifest.golden_bytes} bytes", code="E-MODEL-SIZE", remedy="raise max_size_mb"
         )
     digest = hashlib.sha256(data).hexdigest()
-    version, held = floors.versions.get(manifest.key, (0, ""))
-    if manifest.version < version or (manifest.version == version and digest != held):
+    if manifest.version < floor.version or (manifest.version == floor.version and digest != floor.digest):
         raise Declined(
-            f"version {manifest.version}, this device has accepted {version}",
+            f"version {manifest.version}, this device has accepted {floor.version}",
             code="E-VERSION-FLOOR",
             remedy="to go back, publish the older content as a new version",
         )
-    return manifest, floors.raised(manifest, digest)
+    return manifest, Floors({**floors.keys, manifest.key: floor.raised(manifest, digest)})
 
 
 def load_floors(folder: Path) -> Floors:
     """Returns the floors; a file that cannot be read is an error, since without it old models would pass."""
     try:
         table = json.loads((folder / _FILE).read_text())
-        versions = {str(key): (int(entry[0]), str(entry[1])) for key, entry in table["versions"].items()}
-        return Floors(versions, int(table["time_s"]))
+        if "versions" in table:
+            return _older_floors(table)
+        return Floors({str(key): _floor(**entry) for key, entry in table["keys"].items()})
     except FileNotFoundError:
         return Floors()
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
@@ -90,10 +98,7 @@ def load_floors(folder: Path) -> Floors:
 
 def save_floors(folder: Path, floors: Floors, durable: bool = True) -> None:
     """Writes the floors."""
-    table: dict[str, Any] = {
-        "versions": {key: list(entry) for key, entry in floors.versions.items()},
-        "time_s": floors.time_s,
-    }
+    table = {"keys": {key: asdict(floor) for key, floor in floors.keys.items()}}
     write_whole(folder / _FILE, canonical_json(table), durable)
 
 
@@ -106,6 +111,44 @@ def stored_manifest(store: Path, digest: str) -> Manifest:
         return read_manifest(decode_frame(data, Kind.MANIFEST))
     except OSError as exc:
         raise StateError(f"manifest {digest[:12]} is not here: {exc.strerror}") from exc
+
+
+def _floor(version: int, digest: str, time_s: int, time_version: int) -> Floor:
+    return Floor(int(version), str(digest), int(time_s), int(time_version))
+
+
+def _older_floors(table: Mapping[str, Any]) -> Floors:
+    """Returns the floors of a file from when all keys had one time: now each has it, since no floor may fall."""
+    time_s = int(table["time_s"])
+    return Floors({str(key): _floor(entry[0], entry[1], time_s, 0) for key, entry in table["versions"].items()})
+
+
+def _check_times(manifest: Manifest, floor: Floor, clock_s: float) -> None:
+    """Raises what is wrong with a manifest's times; of a clock and a floor the later counts."""
+    name = f"version {manifest.version}"
+    if manifest.created_s >= manifest.expires_s:
+        raise WireError(
+            f"{name} was made {_day(manifest.created_s)} and expired {_day(manifest.expires_s)}, before that"
+        )
+    if clock_s >= manifest.expires_s:
+        raise Declined(
+            f"{name} expired {_day(manifest.expires_s)}, and this device's clock says {_day(clock_s)}",
+            code="E-MODEL-EXPIRED",
+            remedy="publish it again; if it is new, look at the device's clock",
+        )
+    if floor.time_s >= manifest.expires_s:
+        whose = f"version {floor.time_version}" if floor.time_version else "an earlier one"
+        raise Declined(
+            f"{name} expired {_day(manifest.expires_s)}, before the time floor {_day(floor.time_s)}: {whose} of key"
+            f" {manifest.key} was made then",
+            code="E-MODEL-EXPIRED",
+            remedy="publish it again with a later time; if that clock ran ahead, it is the publisher's",
+        )
+
+
+def _day(time_s: float) -> str:
+    """Returns a time for a person to read."""
+    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=int(time_s))).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _check_key(frame: Frame, manifest: Manifest, config: AgentConfig) -> None:

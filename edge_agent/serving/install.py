@@ -26,10 +26,11 @@ from edge_agent.serving.nested.portion import Portion, bundles_of, portion_of
 from edge_agent.serving.outcome import basis_of, load_findings, save_findings
 from edge_agent.serving.policy import Choice, Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
+from edge_agent.serving.trial.shortage import SHORT, Shortage, named
 from wire.errors import Declined, WireError
 from wire.events import log_event
 from wire.messages.manifest import Manifest, Variant
-from wire.messages.rollout import Offer
+from wire.messages.rollout import ModelReport, Offer
 
 __all__ = ["Installation", "Means"]
 
@@ -77,6 +78,7 @@ class Installation:
     choice: Choice | None = None
     findings: dict[str, Finding] = field(default_factory=dict)
     options: dict[str, dict[str, str]] = field(default_factory=dict)
+    short: Shortage = field(default_factory=Shortage)
     lacking: int = 0
     fetched_before: int = 0
     ready: bool = False
@@ -111,13 +113,20 @@ class Installation:
         """Returns how many bytes came for this offer."""
         return self.fetched_before + (self.fetch.fetched_bytes if self.fetch else 0)
 
+    @property
+    def report(self) -> ModelReport:
+        """Returns how far it is."""
+        return ModelReport(self.phase, self.offer.version, found=self.choice.found if self.choice else ())
+
     def due_s(self, now_s: float, training: bool, online: bool) -> float:
         """Returns how long nothing is to be done here."""
         if self.fetch is not None:
             return self.fetch.overdue_s(now_s) if online else float("inf")
         if self.means.probe.busy:
             return self.means.probe.due_s(now_s)
-        return float("inf") if self.candidate is not None and not self.cutting and training else 0.0
+        if self.candidate is None or self.cutting:
+            return 0.0
+        return float("inf") if training else max(0.0, self.short.rest_s - now_s)
 
     def _want_variant(self, manifest: Manifest, variant: Variant) -> None:
         """Fetches a variant's file, or the portion to cut it from, and the golden answers."""
@@ -191,8 +200,8 @@ class Installation:
         if probe.busy:
             found = probe.poll(now_s)
             if found is not None:
-                self._note(self.candidate, found)
-        elif not training or self.yields >= _MOST_YIELDS:
+                self._note(self.candidate, named(found), now_s)
+        elif now_s >= self.short.rest_s and (not training or self.yields >= _MOST_YIELDS):
             self.phase = "checking"
             probe.start(self._header(manifest, self.candidate), now_s)
 
@@ -252,13 +261,13 @@ class Installation:
         return kept | {one.digest for one in manifest.variants if one.name in fitting & set(self.findings)}
 
     def _refusal(self, choice: Choice) -> Declined:
-        """Returns why no variant is taken: what is broken is said before what only does not fit."""
-        broken = next((found for found in self.findings.values() if found.code), None)
-        if broken is not None:
-            return Declined(choice.why, code=broken.code)
+        """Returns why no variant is taken: first what goes by, then what is broken, then what only does not fit."""
+        codes = [found.code for found in self.findings.values() if found.code]
+        if codes:
+            return Declined(choice.why, code=SHORT if SHORT in codes else codes[0])
         return Declined(choice.why, code="E-MODEL-POLICY", remedy="look at [model] in the agent's configuration")
 
-    def _note(self, variant: Variant, found: Finding) -> None:
+    def _note(self, variant: Variant, found: Finding, now_s: float) -> None:
         """Keeps what a probe found. What is wrong with the file's copy, or the disk, says nothing of the variant."""
         self.candidate = None
         if found.code == "E-BLOB":
@@ -267,8 +276,14 @@ class Installation:
             return
         if found.code in _PASSING:
             raise Declined(found.reason, code=found.code)
+        if found.code == SHORT:
+            log_event("memory-short", version=self.offer.version, variant=variant.name, reason=found.reason)
+            if not self.short.again(variant.name, now_s):
+                self.findings[variant.name] = found  # not on the disk: another time there may be more
+            return
         self.findings[variant.name], self.options[variant.name] = found, dict(self.means.probe.options)
-        save_findings(self.means.config, self.means.folder, self.offer.manifest, self.findings, self.options)
+        lasting = {name: one for name, one in self.findings.items() if one.code != SHORT}
+        save_findings(self.means.config, self.means.folder, self.offer.manifest, lasting, self.options)
 
     def _again(self, *paths: Path) -> None:
         """Drops files that do not hold what their names say, so that they are fetched anew."""

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.fetch import ask_for, prune
+from edge_agent.fetch import ask_for
 from edge_agent.gate import disk_failure, free_memory_bytes
-from edge_agent.serving.health import FAILURES, Watch
+from edge_agent.serving.health import Watch
 from edge_agent.serving.install import Installation, Means
-from edge_agent.serving.outcome import Books, Shelf, basis_of, facts_of, model_report, refusal
+from edge_agent.serving.outcome import PASSING, Books, Shelf, model_report, refusal
 from edge_agent.serving.probe import Probe
-from edge_agent.serving.slots import alone, commit, fall_back, stage, switch
-from wire.errors import BitfleetError, StateError
+from edge_agent.serving.trial.barred import is_barred
+from edge_agent.serving.trial.ending import Trial, on_trial
+from edge_agent.serving.trial.placing import place, serve_on_trial
+from wire.errors import BitfleetError
 from wire.events import log_event
 from wire.frame import Kind
 from wire.messages.rollout import ModelReport, Offer, encode_model_report, read_offer
@@ -32,12 +34,16 @@ __all__ = ["FOLDER", "WISH", "Serving"]
 FOLDER = "models"
 WISH = "bench.wish"
 _AGAIN_S = 600.0
+_REST_S = 10.0  # after trouble that no installation ends with
 _WISHES_S = 10.0  # so often a person's wish is looked for
 
 
 @dataclass
 class Serving:
-    """One device's models. `wall_s` is the time of day, for expiry only; `fetched_bytes` came for offers that ended."""
+    """One device's models. `wall_s` is the time of day, for expiry only; `fetched_bytes` came for offers that ended.
+
+    After trouble that no installation ended with, as a full disk while one is on trial, nothing is done until `rest_s`.
+    """
 
     config: AgentConfig
     transport: Transport
@@ -49,11 +55,11 @@ class Serving:
     books: Books = field(init=False)
     offer: Offer | None = None
     installation: Installation | None = None
-    watch: Watch | None = None
+    trial: Trial | None = None
     said: ModelReport | None = None
     again_s: float = float("inf")
+    rest_s: float = float("-inf")
     training: bool = False
-    pinned: bool = False
     online: bool = False
     alive: bool = False
     fetched_bytes: int = 0
@@ -64,6 +70,11 @@ class Serving:
         self.books = Books(self.config, self.folder)
         if self.folder.exists():
             self._wake_up()
+
+    @property
+    def watch(self) -> Watch | None:
+        """Returns what watches the model on trial, if there is one."""
+        return self.trial.watch if self.trial else None
 
     def topic(self, leaf: str) -> str:
         """Returns one of this device's topics."""
@@ -99,8 +110,8 @@ class Serving:
             return
         self._drop_installation()
         self.offer, self.again_s = offer, float("inf")
-        if self.watch is None and not self.books.settled(offer):
-            self._begin(offer)
+        if self.trial is None:
+            self._consider(offer)
 
     def take(self, chunk: Chunk) -> None:
         """Takes a piece of a blob, if it is one of ours."""
@@ -116,31 +127,26 @@ class Serving:
             return
         self.training = training
         try:
-            self._advance(now_s, training)
-        except BitfleetError as exc:
+            if now_s >= self.rest_s:
+                self._advance(now_s, training)
+        except (BitfleetError, OSError) as exc:
             self._refuse(exc)
-        except OSError as exc:
-            self._refuse(disk_failure(exc))
         self._say()
 
     def due_s(self, now_s: float) -> float:
         """Returns how long nothing is to be done here."""
-        if self.watch is not None:
-            return max(0.0, self.watch.due_s(now_s, self.training))
-        if self.installation is not None:
-            return max(0.0, self.installation.due_s(now_s, self.training, self.online))
-        wait_s = _WISHES_S if self.offer else float("inf")
-        return max(0.0, min(wait_s, self.again_s - now_s))
+        wait_s = min(_WISHES_S if self.offer else float("inf"), self.again_s - now_s)
+        if self.trial is not None:
+            wait_s = self.trial.due_s(now_s, self.training)
+        elif self.installation is not None:
+            wait_s = self.installation.due_s(now_s, self.training, self.online)
+        return max(0.0, wait_s, self.rest_s - now_s)
 
     @property
     def report(self) -> ModelReport:
         """Returns where the device stands."""
-        one, under_way = self.installation, None
-        if one is not None:
-            under_way = ModelReport(one.phase, one.offer.version, found=one.choice.found if one.choice else ())
-        elif self.watch is not None:
-            under_way = ModelReport("active", self.watch.slot.version, found=self.books.outcome.found)
-        return model_report(self.books.shelf, self.books.outcome, under_way)
+        under_way = self.installation or self.trial
+        return model_report(self.books.shelf, self.books.outcome, under_way.report if under_way else None)
 
     @property
     def _staged(self) -> bool:
@@ -161,26 +167,30 @@ class Serving:
         self.books.look()
         pointer, slot = self.books.shelf.pointer, self.books.shelf.serving
         if pointer and pointer.trying and slot:
-            self.watch = Watch(self._means, slot, now_s + self.config.model.health_s)
+            self.trial = Trial(Watch(self._means, slot, now_s + self.config.model.health_s))
 
     def _advance(self, now_s: float, training: bool) -> None:
         self.books.look()
-        slot = self.books.shelf.serving
-        if self.watch and (slot is None or slot.facts["digest"] != self.watch.slot.facts["digest"]):
-            self.probe.stop()  # a person put another one there
-            self.watch = None
-        if self.watch is not None:
-            self._go_on_watching(self.watch, now_s, training)
+        if self.trial and not on_trial(self.books.shelf, self.trial.slot):
+            self._leave_trial(self.trial, now_s)
+        if self.trial is not None:
+            self._go_on_watching(self.trial, now_s, training)
         elif self.installation is not None:
             self._go_on_installing(self.installation, now_s, training)
-        elif self.offer and (now_s >= self.again_s or (self.folder / WISH).exists() or self._let_go()):
+        elif self.offer and (self.folder / WISH).exists():
             self._begin(self.offer)
+        elif self.offer and (now_s >= self.again_s or self.books.let_go()):
+            self._consider(self.offer)
 
-    def _let_go(self) -> bool:
-        """Tells whether a version was pinned until now and an offer has waited for that."""
-        pointer = self.books.shelf.pointer
-        before, self.pinned = self.pinned, bool(pointer and pointer.pinned)
-        return before and not self.pinned and self.offer is not None and not self.books.settled(self.offer)
+    def _consider(self, offer: Offer) -> None:
+        """Begins with an offer, unless there is nothing to do about it, or it was rolled back here."""
+        self.again_s = float("inf")
+        if self.books.settled(offer):
+            return
+        if is_barred(self.folder, offer.manifest):
+            self.books.end_barred(offer)
+        else:
+            self._begin(offer)
 
     def _begin(self, offer: Offer) -> None:
         wish = self.folder / WISH
@@ -190,10 +200,8 @@ class Serving:
         try:
             wish.unlink(missing_ok=True)
             self.installation.begin()
-        except BitfleetError as exc:
+        except (BitfleetError, OSError) as exc:
             self._refuse(exc)
-        except OSError as exc:
-            self._refuse(disk_failure(exc))
         self._fetch_more()
 
     def _fetch_more(self) -> None:
@@ -206,7 +214,9 @@ class Serving:
             self._drop_installation()
             return
         if self._staged:
-            self._switch(one, now_s)
+            serve_on_trial(one)
+            self._drop_installation()
+            self._watch_if_trying(now_s)
             return
         before = one.fetch
         one.step(now_s, training)
@@ -217,63 +227,57 @@ class Serving:
 
     def _stage(self, one: Installation) -> None:
         """Fills the other slot; what serves already, or was only to be measured, needs none."""
-        manifest, choice, shelf = one.manifest, one.choice, self.books.shelf
-        if manifest is None or choice is None or choice.variant is None:
-            raise StateError("an installation that is ready has no choice", code="E-INTERNAL")
-        facts = shelf.serving.facts if shelf.serving else {}
-        if (facts.get("manifest"), facts.get("digest")) == (one.offer.manifest, choice.variant.digest):
+        what, found = place(one, self.books.shelf), one.choice.found if one.choice else ()
+        if what == "staged":
+            self.books.shelf = Shelf.look(self.folder)
+        elif what == "serves":
             self._drop_installation()
-            self.books.end(one.offer.manifest, manifest.version, "healthy", found=choice.found)
-            return
-        facts = facts_of(manifest, one.offer, choice, one.options.get(choice.variant.name, {}))
-        try:
-            with alone(self.folder):
-                one.slot = stage(self.folder, self._means.store / choice.variant.digest, facts, self.config.durable)
-        except StateError as exc:
-            if exc.code != "E-DISK":
-                raise
-            one.damaged()
-            return
-        one.phase = "staged"
-        self.books.shelf = Shelf.look(self.folder)
-        log_event("model-staged", version=manifest.version, variant=choice.variant.name, why=choice.why)
+            self.books.end(one.offer.manifest, one.offer.version, "healthy", found=found)
+        elif what == "barred":
+            self._drop_installation()
+            self.books.end_barred(one.offer, found)
 
-    def _switch(self, one: Installation, now_s: float) -> None:
-        with alone(self.folder):
-            (self.folder / FAILURES).unlink(missing_ok=True)
-            switch(self.folder, one.slot, self.config.durable)
-        self._drop_installation()
-        self._watch_if_trying(now_s)
-
-    def _go_on_watching(self, watch: Watch, now_s: float, training: bool) -> None:
-        verdict = watch.step(now_s, training)
+    def _go_on_watching(self, trial: Trial, now_s: float, training: bool) -> None:
+        verdict = trial.step(now_s, training)
         if verdict is None:
             return
-        with alone(self.folder):
-            if verdict.code:
-                fall_back(self.folder, self.config.durable)
-            else:
-                commit(self.folder, self.config.durable)
-        self.watch = None
-        self.books.end_slot(watch.slot, "rolled-back" if verdict.code else "healthy", verdict.code, verdict.reason)
-        self._tidy()
+        self.books.tidy(self._means.store, self.offer)  # on a full disk that makes room for the pointer
+        if not trial.write_down(self.folder, verdict, self.config.durable):
+            self._leave_trial(trial, now_s)
+            return
+        self.trial = None
+        self.books.end_slot(trial.slot, "rolled-back" if verdict.code else "healthy", verdict.code, verdict.reason)
+        self.books.tidy(self._means.store, self.offer)  # now what served before may go
         self._say()
-        if self.offer and not self.books.settled(self.offer):
-            self._begin(self.offer)  # it came while the other was watched
+        if verdict.code in PASSING and self.offer and self.offer.manifest == trial.slot.facts["manifest"]:
+            self.again_s = now_s + _AGAIN_S
+        elif self.offer:
+            self._consider(self.offer)  # it came while the other was watched
 
-    def _refuse(self, exc: BitfleetError) -> None:
+    def _leave_trial(self, trial: Trial, now_s: float) -> None:
+        """A person put another model there, or said that it stays."""
+        self.probe.stop()
+        self.trial = None
+        if self.offer and self.offer.manifest != trial.slot.facts["manifest"]:
+            self.again_s = now_s
+
+    def _refuse(self, why: BitfleetError | OSError) -> None:
         """Ends the installation with a code; what the disk or the network did is tried again later."""
+        exc = disk_failure(why) if isinstance(why, OSError) else why
         one, fault = self.installation, refusal(exc)
         self.probe.stop()
         if one is None:
+            self.rest_s = self.clock() + _REST_S
+            if self.trial:
+                self.trial.trouble = fault
             log_event("model-trouble", code=exc.code, reason=exc.message)
             return
         self._drop_installation()
         found = one.choice.found if one.choice else ()
         self.books.end(one.offer.manifest, one.offer.version, "refused", fault, found)
-        if not self.books.outcome.settles(one.offer.manifest, basis_of(self.config)):
+        if exc.code in PASSING:
             self.again_s = self.clock() + _AGAIN_S
-        self._tidy()
+        self.books.tidy(self._means.store, self.offer)
 
     def _drop_installation(self) -> None:
         one, self.installation = self.installation, None
@@ -288,9 +292,6 @@ class Serving:
         if self.installation is not None and not self._staged:
             log_event("offer-withdrawn", version=self.installation.offer.version)
             self._drop_installation()
-
-    def _tidy(self) -> None:
-        prune(self._means.store, self.books.needed(self._means.store, self.offer.manifest if self.offer else ""))
 
     def _say(self) -> None:
         report = self.report

@@ -11,24 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import AgentConfig
+from edge_agent.fetch import prune
+from edge_agent.gate import disk_failure
 from edge_agent.info import runtime_version
 from edge_agent.serving.accept import stored_manifest
 from edge_agent.serving.nested.portion import bundles_of
-from edge_agent.serving.policy import Choice, Finding
+from edge_agent.serving.policy import Finding
 from edge_agent.serving.slots import POINTER, Pointer, Slot, alone, read_pointer, read_slot, settle
-from wire.errors import BitfleetError, Declined
+from edge_agent.serving.trial.barred import is_barred
+from wire.errors import BitfleetError
 from wire.events import log_event
-from wire.messages.manifest import Manifest
 from wire.messages.rollout import Found, ModelReport, Offer
 from wire.pieces.assembly import sweep_drafts, write_whole
 from wire.spec import canonical_json
 
 __all__ = [
+    "PASSING",
     "Books",
     "Outcome",
     "Shelf",
     "basis_of",
-    "facts_of",
+    "found_of",
     "load_findings",
     "load_outcome",
     "model_report",
@@ -39,7 +42,8 @@ __all__ = [
 
 _FILE, _FINDINGS = "outcome.json", "findings.json"
 _LONGEST_REASON = 400
-_PASSING = ("E-BLOB", "E-DISK", "E-DISK-SPACE", "E-INSTALL", "E-STATE", "E-MODEL-EXPIRED")
+PASSING = ("E-BLOB", "E-DISK", "E-DISK-SPACE", "E-INSTALL", "E-MEMORY", "E-STATE", "E-MODEL-EXPIRED")
+"""What these codes stand for goes by, and says nothing of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Outcome:
 
     def settles(self, manifest: str, basis: str) -> bool:
         """Tells whether there is nothing left to do about a manifest, should it be offered again."""
-        return self.manifest == manifest and self.basis == basis and self.code not in _PASSING
+        return self.manifest == manifest and self.basis == basis and self.code not in PASSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +92,37 @@ class Books:
     folder: Path
     shelf: Shelf = field(default_factory=Shelf)
     outcome: Outcome = field(default_factory=Outcome)
-    seen: tuple[int, int] | None = None
+    seen: tuple[tuple[int, int], ...] = ()
+    pinned: bool = False
 
     def start(self) -> None:
         """Puts right what a kill left behind."""
         for place in (self.folder, self.folder / "a", self.folder / "b"):
             sweep_drafts(place)
-        before = Shelf.look(self.folder)
-        with alone(self.folder):
-            pointer, what = settle(self.folder, self.config.durable)
+        before, what = Shelf.look(self.folder), ""
+        try:
+            with alone(self.folder):
+                pointer, what = settle(self.folder, self.config.durable)
+            if what:
+                log_event("model-settled", what=what, serving=pointer.serving if pointer else "none")
+        except OSError as exc:  # a full disk is no reason not to start: a trial ends when there is room
+            log_event("model-trouble", code=disk_failure(exc).code, reason=str(exc))
         self.look()
-        if what:
-            log_event("model-settled", what=what, serving=pointer.serving if pointer else "none")
         if what and before.serving and before.pointer and before.pointer.trying:
-            self.end_slot(before.serving, "rolled-back", "E-MODEL-HEALTH", what)
+            to_blame = is_barred(self.folder, str(before.serving.facts["manifest"]))
+            self.end_slot(before.serving, "rolled-back", "E-MODEL-HEALTH" if to_blame else "E-DISK", what)
 
     def look(self) -> None:
         """Reads what may have changed."""
-        try:
-            facts = (self.folder / POINTER).stat()
-            seen = facts.st_ino, facts.st_mtime_ns
-        except FileNotFoundError:
-            seen = 0, 0
+        seen = _stamp(self.folder / POINTER), _stamp(self.folder / _FILE)
         if seen != self.seen:
             self.seen = seen
             self.shelf, self.outcome = Shelf.look(self.folder), load_outcome(self.folder)
+
+    def let_go(self) -> bool:
+        """Tells whether a version was pinned until now."""
+        before, self.pinned = self.pinned, bool(self.shelf.pointer and self.shelf.pointer.pinned)
+        return before and not self.pinned
 
     def settled(self, offer: Offer) -> bool:
         """Tells whether there is nothing to do about an offer: pinned, ended before, or here already."""
@@ -136,14 +146,19 @@ class Books:
             save_outcome(self.folder, outcome, self.config.durable)
         except OSError as exc:
             log_event("model-outcome-unsaved", reason=exc.strerror)
-        self.seen = None
+        self.seen = ()
         self.look()
         self.outcome = outcome
 
     def end_slot(self, slot: Slot, phase: str, code: str = "", reason: str = "") -> None:
         """Writes down how the offer ended whose model is in a slot."""
-        found = tuple(Found(**entry) for entry in slot.facts.get("found", ()))
-        self.end(str(slot.facts["manifest"]), slot.version, phase, (code, reason), found)
+        self.end(str(slot.facts["manifest"]), slot.version, phase, (code, reason), found_of(slot))
+
+    def end_barred(self, offer: Offer, found: tuple[Found, ...] = ()) -> None:
+        """Writes down that an offer is of what was rolled back here: how, if that is what ended last."""
+        last = self.outcome if self.outcome.manifest == offer.manifest else Outcome()
+        fault = (last.code, last.reason) if last.phase == "rolled-back" else ("", "it was rolled back here before")
+        self.end(offer.manifest, offer.version, "rolled-back", fault, found or last.found)
 
     def needed(self, store: Path, offered: str = "") -> frozenset[str]:
         """Returns what is to be kept in the store: of the models in service the manifests, golden answers and bundles;
@@ -161,6 +176,22 @@ class Books:
                 except BitfleetError as exc:
                     log_event("model-trouble", code=exc.code, reason=exc.message)
         return frozenset(kept)
+
+    def tidy(self, store: Path, offer: Offer | None) -> None:
+        """Deletes what nothing needs."""
+        try:
+            prune(store, self.needed(store, offer.manifest if offer else ""))
+        except OSError as exc:
+            log_event("model-trouble", code=disk_failure(exc).code, reason=str(exc))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Returns what changes whenever a file is written anew."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def basis_of(config: AgentConfig) -> str:
@@ -184,30 +215,9 @@ def save_outcome(folder: Path, outcome: Outcome, durable: bool = True) -> None:
     write_whole(folder / _FILE, canonical_json(asdict(outcome)), durable)
 
 
-def facts_of(manifest: Manifest, offer: Offer, choice: Choice, options: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what a slot says of its model: all that the application and a later probe need."""
-    variant = choice.variant
-    if variant is None:
-        raise Declined(choice.why, code="E-MODEL-POLICY")
-    return {
-        "version": manifest.version,
-        "manifest": offer.manifest,
-        "fleet": manifest.fleet,
-        "model": manifest.model,
-        "content": manifest.content,
-        "variant": variant.name,
-        "profile": variant.profile,
-        "bits": variant.bits,
-        "digest": variant.digest,
-        "bytes": variant.size,
-        "input": list(manifest.input),
-        "outputs": manifest.outputs,
-        "labels": list(manifest.labels),
-        "preprocessing": manifest.preprocessing,
-        "why": choice.why,
-        "found": [asdict(one) for one in choice.found],
-        "options": dict(options),
-    }
+def found_of(slot: Slot) -> tuple[Found, ...]:
+    """Returns what was measured before the model in a slot was chosen."""
+    return tuple(Found(**entry) for entry in slot.facts.get("found", ()))
 
 
 def load_findings(folder: Path, manifest: str, basis: str) -> dict[str, tuple[Finding, dict[str, str]]]:

@@ -20,7 +20,7 @@ __all__ = ["CHILD", "Probe", "probe_header"]
 
 CHILD = "edge_agent.serving.probe_child"
 _SLACK_S = 5.0  # the child's own limit on processor time comes first and says more
-_LIMITED = "SIGXCPU"
+_SIGNALS = {"SIGXCPU": "E-MODEL-TIMEOUT", "SIGKILL": "E-MEMORY"}  # not sent by us, it is the kernel's when memory ends
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -81,7 +81,7 @@ class Probe:
             answer = self.errand.poll()
         except StateError as exc:
             self.stop()
-            code = "E-MODEL-TIMEOUT" if _LIMITED in exc.message else "E-MODEL-CRASH"
+            code = next((code for signal, code in _SIGNALS.items() if signal in exc.message), "E-MODEL-CRASH")
             return Finding(code=code, reason=f"trying it: {exc.message}")
         if answer is None and now_s < self.ends_s:
             return None

@@ -6,23 +6,24 @@ written whole, so that at any moment it names the old model or the new one.
 stage      into the slot that does not serve          pointer unchanged
 switch     the pointer names the new slot, "trying"   and the one before as the way back
 commit     the new slot is healthy, "good"
-fall_back  the pointer names the one before again
+fall_back  the pointer names the one before again, or another that proved itself; the slot that is left is emptied
+
+What is rolled back is barred first, so that a kill at any moment cannot bring it back: see trial/barred.py.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge_agent.serving.trial.barred import bar, is_barred, lift
 from wire.errors import StateError
-from wire.pieces.assembly import digest_file, write_whole
+from wire.pieces.assembly import digest_file, link_whole, write_whole
 from wire.spec import canonical_json
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "fall_back",
     "file_digest",
     "go_back",
-    "healthy_slot",
     "pin",
     "read_pointer",
     "read_slot",
@@ -118,25 +118,18 @@ def file_digest(path: Path) -> str:
         return ""
 
 
-def healthy_slot(folder: Path) -> Slot | None:
-    """Returns the last good model: the one that serves, or while another is tried the one before."""
-    pointer = read_pointer(folder)
-    if pointer is None:
-        return None
-    return read_slot(folder, pointer.previous if pointer.trying else pointer.serving)
-
-
 def stage(folder: Path, source: Path, facts: Mapping[str, Any], durable: bool = True) -> str:
     """Returns the slot that now holds the file `source`, which stays; its digest was read again from the slot."""
     pointer = read_pointer(folder)
-    name = "a" if pointer is None or pointer.serving != "a" else "b"
+    spared = pointer.serving if pointer else _proven(folder) or "b"
+    name = "b" if spared == "a" else "a"
     if pointer and pointer.trying and pointer.previous == name:
         raise StateError(f"slot {name} is the way back of a model that is being tried")
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
-    for old in (_HEALTHY, _FACTS, MODEL_FILE):  # the facts first: without them the slot counts as empty
-        (place / old).unlink(missing_ok=True)
-    _bring(source, place / MODEL_FILE, durable)
+    _empty(place)
+    (place / MODEL_FILE).unlink(missing_ok=True)
+    link_whole(source, place / MODEL_FILE, durable)
     if file_digest(place / MODEL_FILE) != facts["digest"]:
         raise StateError(f"{place / MODEL_FILE} does not hold what was written to it", code="E-DISK")
     write_whole(place / _FACTS, canonical_json(dict(facts)), durable)
@@ -145,13 +138,13 @@ def stage(folder: Path, source: Path, facts: Mapping[str, Any], durable: bool = 
 
 def switch(folder: Path, name: str, durable: bool = True) -> Pointer:
     """Makes a slot serve, on trial."""
-    old = read_pointer(folder)
-    return _point(folder, Pointer(name, True, old.serving if old else "", 0, 0), durable)
+    old = read_pointer(folder) or Pointer("")
+    return _point(folder, Pointer(name, True, old.serving, 0, old.pinned), durable)
 
 
 def commit(folder: Path, durable: bool = True) -> Pointer:
     """Makes the model that is tried the good one."""
-    pointer = _existing(folder)
+    pointer = _tried(folder)
     slot = read_slot(folder, pointer.serving)
     if slot is None:
         raise StateError(f"slot {pointer.serving} in {folder} is empty")
@@ -159,17 +152,33 @@ def commit(folder: Path, durable: bool = True) -> Pointer:
     return _point(folder, replace(pointer, trying=False, starts=0), durable)
 
 
-def fall_back(folder: Path, durable: bool = True) -> Pointer | None:
-    """Makes the model before serve again; without one none serves, as before the first."""
-    pointer = _existing(folder)
-    if pointer.previous and _whole(folder, pointer.previous):
-        return _point(folder, Pointer(pointer.previous), durable)
-    (folder / POINTER).unlink()
-    return None
+def fall_back(folder: Path, durable: bool = True, lasting: bool = True) -> Pointer | None:
+    """Makes a model that proved itself serve again, first the one before; without one none serves.
+
+    What is left never comes again, unless the reason says nothing of it: then `lasting` is False.
+    """
+    pointer = _tried(folder)
+    left = read_slot(folder, pointer.serving)
+    if lasting and left is not None:
+        bar(folder, str(left.facts["manifest"]), durable)
+    there = replace(pointer, trying=False, previous="", starts=0)
+    before = pointer.previous if pointer.previous != pointer.serving else ""
+    if back := before if before and _whole(folder, before) else _proven(folder, but=pointer.serving):
+        now: Pointer | None = _point(folder, replace(there, serving=back), durable)
+    elif pointer.pinned:
+        now = _point(folder, there, durable)  # to the slot that is emptied below: the pin stays
+    else:
+        (folder / POINTER).unlink()
+        now = None
+    _leave(folder / pointer.serving)
+    return now
 
 
 def pin(folder: Path, version: int, durable: bool = True) -> Pointer:
-    """Makes the healthy model of this version serve and stay, or with 0 lets the next offer in again."""
+    """Makes the healthy model of this version serve and stay, or with 0 lets the next offer in again.
+
+    It may be one that was rolled back: a person wants it.
+    """
     pointer = _existing(folder)
     if version == 0:
         return _point(folder, replace(pointer, pinned=0), durable)
@@ -179,7 +188,9 @@ def pin(folder: Path, version: int, durable: bool = True) -> Pointer:
         have = ", ".join(str(slot.version) for slot in held) or "none"
         raise StateError(f"version {version} is not on this device", remedy=f"healthy versions here: {have}")
     other = next((slot.name for slot in held if slot.name != found[0].name), "")
-    return _point(folder, Pointer(found[0].name, False, other, 0, version), durable)
+    pointer = _point(folder, Pointer(found[0].name, False, other, 0, version), durable)
+    lift(folder, str(found[0].facts["manifest"]), durable)
+    return pointer
 
 
 def go_back(folder: Path, durable: bool = True) -> Slot:
@@ -192,7 +203,10 @@ def go_back(folder: Path, durable: bool = True) -> Slot:
         raise StateError(
             "there is no healthy model to go back to", remedy="roll out an older content, or pin a version"
         )
+    bar(folder, str(serving.facts["manifest"]), durable)
     _point(folder, Pointer(other.name, previous=serving.name if serving.healthy else ""), durable)
+    if not serving.healthy:
+        _leave(folder / serving.name)
     return serving
 
 
@@ -200,21 +214,32 @@ def settle(folder: Path, durable: bool = True) -> tuple[Pointer | None, str]:
     """Puts right what a kill or a damaged file left, at a start; returns the pointer and in words what was done."""
     pointer = read_pointer(folder)
     if pointer is None:
-        held = [slot for name in _NAMES if (slot := read_slot(folder, name)) and slot.healthy and _whole(folder, name)]
-        if not held:
-            return None, ""
-        newest = max(held, key=lambda slot: slot.version)
-        return _point(folder, Pointer(newest.name), durable), "the pointer could not be read"
-    if not _whole(folder, pointer.serving):
-        other = "b" if pointer.serving == "a" else "a"
-        if not _whole(folder, other):
-            return pointer, "neither slot holds a whole model"
-        return _point(folder, Pointer(other), durable), f"slot {pointer.serving} is damaged"
+        name = _proven(folder)
+        return (_point(folder, Pointer(name), durable), "the pointer could not be read") if name else (None, "")
+    slot = read_slot(folder, pointer.serving)
+    if slot is None or not _whole(folder, slot.name):
+        return _make_do(folder, pointer, durable)
     if not pointer.trying:
         return pointer, ""
+    if is_barred(folder, str(slot.facts["manifest"])):
+        return fall_back(folder, durable), "the agent ended while it was rolled back"
     if pointer.starts >= _MOST_STARTS:
         return fall_back(folder, durable), f"the agent ended {pointer.starts + 1} times while it was tried"
     return _point(folder, replace(pointer, starts=pointer.starts + 1), durable), ""
+
+
+def _make_do(folder: Path, pointer: Pointer, durable: bool) -> tuple[Pointer, str]:
+    """Takes the other slot, since the one that serves is damaged: a model that never proved itself only on trial."""
+    name = "b" if pointer.serving == "a" else "a"
+    slot = read_slot(folder, name)
+    if slot is None or not _whole(folder, name):
+        return pointer, "neither slot holds a whole model"
+    there, what = replace(pointer, serving=name, previous="", starts=0), f"slot {pointer.serving} is damaged"
+    if slot.healthy:
+        return _point(folder, replace(there, trying=False), durable), what
+    if is_barred(folder, str(slot.facts["manifest"])):
+        return pointer, f"{what}, and what slot {name} holds was rolled back"
+    return _point(folder, replace(there, trying=True), durable), f"{what}, so what slot {name} holds is tried"
 
 
 def _existing(folder: Path) -> Pointer:
@@ -222,6 +247,36 @@ def _existing(folder: Path) -> Pointer:
     if pointer is None:
         raise StateError(f"no model serves in {folder}", remedy="offer one: bitfleet rollout start")
     return pointer
+
+
+def _tried(folder: Path) -> Pointer:
+    pointer = _existing(folder)
+    if not pointer.trying:
+        raise StateError(f"slot {pointer.serving} in {folder} is not on trial")
+    return pointer
+
+
+def _proven(folder: Path, but: str = "") -> str:
+    """Returns the slot of the newest whole model that proved itself, or nothing.
+
+    One that a person rolled back it returns only if there is no other.
+    """
+    held = [slot for name in _NAMES if name != but and (slot := read_slot(folder, name)) and slot.healthy]
+    whole = [slot for slot in held if _whole(folder, slot.name)]
+    best = max(whole, key=lambda slot: (not is_barred(folder, str(slot.facts["manifest"])), slot.version), default=None)
+    return best.name if best else ""
+
+
+def _leave(place: Path) -> None:
+    """Empties a slot that serves no more; where the disk does not let it, what is barred still stays away."""
+    with suppress(OSError):
+        _empty(place)
+
+
+def _empty(place: Path) -> None:
+    """Makes a slot count as empty."""
+    for name in (_HEALTHY, _FACTS):
+        (place / name).unlink(missing_ok=True)
 
 
 def _whole(folder: Path, name: str) -> bool:
@@ -232,21 +287,3 @@ def _whole(folder: Path, name: str) -> bool:
 def _point(folder: Path, pointer: Pointer, durable: bool) -> Pointer:
     write_whole(folder / POINTER, canonical_json(asdict(pointer)), durable)
     return pointer
-
-
-def _bring(source: Path, target: Path, durable: bool) -> None:
-    """Gives a file a second name, or copies it where the file system has no such thing, and forces it to the disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            shutil.copyfile(source, draft)
-            draft.replace(target)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
-    if durable:
-        with target.open("rb") as file:
-            os.fsync(file.fileno())

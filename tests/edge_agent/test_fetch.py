@@ -123,12 +123,26 @@ def test_wrong_bytes_start_again_from_nothing(tmp_path):
     assert SNAPSHOT[0].digest not in fetch.wanted
 
 
-def test_a_piece_of_another_size_is_refused_and_a_foreign_one_ignored(tmp_path):
+def test_a_piece_of_another_size_and_a_foreign_one_are_passed_over(tmp_path):
     fetch = plan_fetch(plan(SPEC), tmp_path)
-    with pytest.raises(WireError, match="E-SIZE"):
-        fetch.take(Chunk(plan(SPEC).spec, 5, 0, memoryview(b"hello")), 1.0)
+    fetch.take(Chunk(plan(SPEC).spec, 5, 0, memoryview(b"hello")), 1.0)
     fetch.take(Chunk("0" * 64, 5, 0, memoryview(b"hello")), 1.0)
     assert [path.name for path in tmp_path.iterdir()] == []
+    assert fetch.fetched_bytes == 0
+
+
+def test_nothing_but_pieces_of_another_size_are_an_error(tmp_path):
+    fetch = plan_fetch(replace(NEWEST, blobs=(SNAPSHOT[0],)), tmp_path)
+    odd = Chunk(SNAPSHOT[0].digest, 5, 0, memoryview(b"hello"))
+    for _ in range(8):
+        fetch.take(odd, 1.0)
+    fetch.take(pieces(SNAPSHOT[0].digest, SNAPSHOT[1])[0], 1.0)
+    for _ in range(8):
+        fetch.take(odd, 1.0)
+    with pytest.raises(WireError, match=r"E-BLOB: blob .* is a payload of 5 bytes, "):
+        fetch.take(odd, 1.0)
+    give(fetch, SNAPSHOT[1], SNAPSHOT[0].digest)
+    assert SNAPSHOT[0].digest not in fetch.wanted
 
 
 def test_a_restart_asks_just_for_the_rest(tmp_path):

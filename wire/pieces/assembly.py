@@ -13,13 +13,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wire.errors import WireError
 from wire.pieces.chunks import Chunk, Spans
 
-__all__ = ["Assembly", "digest_file", "move_whole", "sweep_drafts", "write_whole"]
+__all__ = ["Assembly", "digest_file", "link_whole", "move_whole", "sweep_drafts", "write_whole"]
 
 _READ_BYTES = 1 << 16
 _NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
@@ -67,6 +69,24 @@ def move_whole(source: Path, target: Path, durable: bool = True) -> None:
         _sync_folder(target.parent)
 
 
+def link_whole(source: Path, target: Path, durable: bool = True) -> None:
+    """Gives a file a second name, or copies it where the file system has no such thing, and forces it to the disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            shutil.copyfile(source, draft)
+            draft.replace(target)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+    if durable:
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -107,15 +127,16 @@ class Assembly:
         """Returns the file that holds the ranges, if there is more than one."""
         return self.folder / f"{self.prefix}{self.digest}.spans"
 
+    def fits(self, chunk: Chunk) -> bool:
+        """Tells whether a piece can be of this payload, by the size in all that it says."""
+        return chunk.total >= self.total if self.portion else chunk.total == self.total
+
     def within(self, chunk: Chunk) -> Chunk | None:
         """Returns what of a piece belongs here, or None. Of a portion others may have asked for other bytes."""
+        if not self.fits(chunk):
+            return None
         if not self.portion:
             return chunk
-        if chunk.total < self.total:
-            remedy = "publish the model again"
-            raise WireError(
-                f"a payload of {chunk.total} bytes, {self.total} of it are wanted", code="E-BLOB", remedy=remedy
-            )
         data = chunk.data[: max(0, self.total - chunk.offset)]
         if not len(data) or self.spans.covers(chunk.offset, chunk.offset + len(data)):
             return None

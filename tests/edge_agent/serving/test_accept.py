@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.serving.accept import Floors, accept_manifest, load_floors, save_floors, stored_manifest
+from edge_agent.serving.accept import Floor, Floors, accept_manifest, load_floors, save_floors, stored_manifest
 from tests.edge_agent.boards import config
 from tests.edge_agent.serving.stage.files import NOW_S, Publisher, file_bytes
 from wire.errors import BitfleetError
@@ -36,8 +36,8 @@ def made(publisher):
 def test_a_right_manifest_raises_the_floors(publisher, made):
     manifest, floors = taken(publisher, made)
     assert manifest == made
-    assert floors.versions[made.key][0] == 3
-    assert floors.time_s == made.created_s
+    floor = floors.keys[made.key]
+    assert (floor.version, floor.time_s, floor.time_version) == (3, made.created_s, 3)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,8 @@ def test_a_right_manifest_raises_the_floors(publisher, made):
         ({"expires_s": NOW_S}, "E-MODEL-EXPIRED"),
         ({"golden_bytes": 1 << 26, "version": 9}, "E-MODEL-SIZE"),
         ({"input": ()}, "E-FRAME"),
+        ({"created_s": NOW_S + 3600}, "E-FRAME"),
+        ({"created_s": NOW_S + 7200}, "E-FRAME"),
     ],
 )
 def test_each_fault_has_its_code(publisher, made, change, code):
@@ -102,20 +104,64 @@ def test_a_clock_at_1970_does_not_bring_expired_models_back(publisher, made):
     assert code_of(publisher, replace(made, version=5), floors, clock_s=0) == "E-MODEL-EXPIRED"
 
 
+def test_the_message_of_an_expired_one_says_by_what(publisher, made):
+    late = replace(made, created_s=NOW_S + 7200, expires_s=NOW_S + 9000)
+    _, floors = taken(publisher, late)
+    with pytest.raises(BitfleetError) as caught:
+        taken(publisher, replace(made, version=5), floors)
+    assert caught.value.message == (
+        "version 5 expired 2027-01-15 09:00 UTC, before the time floor 2027-01-15 10:00 UTC: version 3 of key"
+        f" {made.key} was made then"
+    )
+    with pytest.raises(BitfleetError, match=r"E-MODEL-EXPIRED: .*and this device's clock says 2027-01-15 10:00 UTC"):
+        taken(publisher, made, clock_s=NOW_S + 7200)
+
+
+def test_a_stolen_key_does_not_lift_the_time_of_the_next(publisher, made, tmp_path):
+    thief = Publisher(tmp_path, name="thief.key")
+    keys, latest_s = (publisher.public, thief.public), 1 << 36
+    high = replace(
+        thief.manifest(9, {"float-32": file_bytes()}),
+        key=key_id(thief.public),
+        created_s=latest_s - 1,
+        expires_s=latest_s,
+    )
+    _, floors = taken(thief, high, keys=keys)
+    assert taken(publisher, made, floors, keys=keys)[0].version == 3
+    assert (
+        code_of(thief, replace(high, version=10, created_s=1, expires_s=NOW_S * 2), floors, keys=keys)
+        == "E-MODEL-EXPIRED"
+    )
+
+
+def test_an_older_time_does_not_lower_the_floor(publisher, made):
+    _, floors = taken(publisher, made)
+    earlier = replace(made, version=4, created_s=made.created_s - 60)
+    _, floors = taken(publisher, earlier, floors)
+    floor = floors.keys[made.key]
+    assert (floor.version, floor.time_s, floor.time_version) == (4, made.created_s, 3)
+
+
 def test_a_clock_that_ran_ahead_is_not_remembered(publisher, made):
     assert code_of(publisher, made, clock_s=NOW_S + 1e8) == "E-MODEL-EXPIRED"
     assert taken(publisher, made, clock_s=NOW_S)[0] == made
 
 
 def test_floors_outlive_the_process_and_damage_is_no_amnesty(tmp_path):
-    floors = Floors({"k" * 16: (7, "0" * 64)}, 99)
+    floors = Floors({"k" * 16: Floor(7, "0" * 64, 99, 6)})
     save_floors(tmp_path, floors)
     assert load_floors(tmp_path) == floors
-    for text in ("", "{", "[]", '{"versions": {"k": 3}, "time_s": 1}', '{"versions": {}}'):
+    half = '{"keys": {"k": {"version": 1}}}'
+    for text in ("", "{", "[]", "{}", half, '{"versions": {"k": 3}, "time_s": 1}', '{"versions": {}}'):
         (tmp_path / "floors.json").write_text(text)
         with pytest.raises(BitfleetError, match=r"E-STATE.*delete it if"):
             load_floors(tmp_path)
     assert load_floors(tmp_path / "none") == Floors()
+
+
+def test_floors_of_before_go_on_with_their_time_at_every_key(tmp_path):
+    (tmp_path / "floors.json").write_text('{"time_s": 99, "versions": {"k": [7, "0"], "l": [2, "1"]}}')
+    assert load_floors(tmp_path) == Floors({"k": Floor(7, "0", 99), "l": Floor(2, "1", 99)})
 
 
 def test_a_stored_manifest_is_read_again_by_its_digest(publisher, made):

@@ -76,13 +76,20 @@ def test_a_right_file_is_measured(job):
     assert probe.options == {}
 
 
-@pytest.mark.parametrize("number", ["SIGILL", "SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS"])
+@pytest.mark.parametrize("number", ["SIGILL", "SIGSEGV", "SIGABRT", "SIGBUS"])
 def test_a_crash_is_a_code_and_this_process_lives(job, monkeypatch, number):
     monkeypatch.setenv("BITFLEET_TEST_DIES", "float-32")
     monkeypatch.setenv("BITFLEET_TEST_DEATH", number)
     found, _ = run(job(), FAILING)
     assert found.code == "E-MODEL-CRASH"
     assert number in found.reason
+
+
+def test_a_kill_from_outside_is_memory_and_no_fault_of_the_file(job, monkeypatch):
+    monkeypatch.setenv("BITFLEET_TEST_DIES", "float-32")
+    monkeypatch.setenv("BITFLEET_TEST_DEATH", "SIGKILL")
+    found, _ = run(job(), FAILING)
+    assert (found.code, "SIGKILL" in found.reason) == ("E-MEMORY", True)
 
 
 @pytest.mark.parametrize(

@@ -8,35 +8,13 @@ from pathlib import Path
 import pytest
 
 from edge_agent.serving import slots
-from edge_agent.serving.slots import Pointer, file_digest, healthy_slot, read_pointer, read_slot, settle
+from edge_agent.serving.outcome import Shelf
+from edge_agent.serving.slots import Pointer, read_pointer, read_slot, settle
+from edge_agent.serving.trial.barred import bar, barred
+from tests.edge_agent.serving.stage.held import facts, rot, served, serving, staged
 from wire.errors import StateError
 
 ROOT = Path(__file__).parents[3]
-
-
-def facts(version, path):
-    return {"version": version, "digest": file_digest(path), "variant": "float-32", "manifest": f"{version}" * 64}
-
-
-def staged(folder, version):
-    source = folder / "source"
-    source.unlink(missing_ok=True)  # a slot's file is the same file under another name
-    source.write_bytes(f"model {version}".encode() * 100)
-    return slots.stage(folder, source, facts(version, source))
-
-
-def served(folder, version):
-    slots.switch(folder, staged(folder, version))
-    return slots.commit(folder)
-
-
-def serving(folder):
-    """Returns the version that an application would find now, with its file right; None without one."""
-    pointer = read_pointer(folder)
-    slot = read_slot(folder, pointer.serving) if pointer else None
-    if slot is None or file_digest(slot.path) != slot.facts["digest"]:
-        return None
-    return slot.version
 
 
 def test_the_life_of_two_models(tmp_path):
@@ -47,9 +25,9 @@ def test_the_life_of_two_models(tmp_path):
     assert staged(tmp_path, 2) == "b"
     assert serving(tmp_path) == 1
     slots.switch(tmp_path, "b")
-    assert (serving(tmp_path), healthy_slot(tmp_path).version) == (2, 1)
+    assert (serving(tmp_path), Shelf.look(tmp_path).good.version) == (2, 1)
     slots.commit(tmp_path)
-    assert healthy_slot(tmp_path).version == 2
+    assert Shelf.look(tmp_path).good.version == 2
     assert staged(tmp_path, 3) == "a"
 
 
@@ -95,8 +73,7 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
 def test_a_damaged_file_makes_the_other_serve(tmp_path, name):
     served(tmp_path, 1)
     served(tmp_path, 2)
-    (tmp_path / name / "model.onnx").unlink()
-    (tmp_path / name / "model.onnx").write_bytes(b"rot")
+    rot(tmp_path, name)
     settle(tmp_path)
     assert serving(tmp_path) == {"a": 2, "b": 1}[name]
 
@@ -145,12 +122,16 @@ def before(folder, action):
     """Leaves the slots as they are when an action begins."""
     folder.mkdir()
     served(folder, 1)
-    if action in ("switch", "commit", "fall_back", "settle"):
+    if action in ("switch", "commit", "fall_back", "settle", "settle-barred", "go_back-trial"):
         staged(folder, 2)
-    if action in ("commit", "fall_back", "settle"):
+    if action in ("commit", "fall_back", "settle", "settle-barred", "go_back-trial"):
         slots.switch(folder, "b")
-    if action in ("go_back", "pin"):
+    if action in ("go_back", "pin", "pin-barred"):
         served(folder, 2)
+    if action == "pin-barred":
+        slots.go_back(folder)
+    if action == "settle-barred":
+        bar(folder, "2" * 64)
     (folder / "source").unlink(missing_ok=True)
     (folder / "source").write_bytes(b"model 2" * 100)
 
@@ -162,10 +143,13 @@ def before(folder, action):
         ("copy", 8),
         ("switch", 4),
         ("commit", 8),
-        ("fall_back", 4),
+        ("fall_back", 9),
         ("settle", 4),
+        ("settle-barred", 5),
         ("pin", 4),
-        ("go_back", 4),
+        ("pin-barred", 8),
+        ("go_back", 8),
+        ("go_back-trial", 9),
     ],
 )
 def test_killed_at_every_call_to_the_file_system_the_old_or_the_new_serves(tmp_path, action, least):
@@ -180,8 +164,26 @@ def test_killed_at_every_call_to_the_file_system_the_old_or_the_new_serves(tmp_p
         assert serving(folder) in (1, 2), f"{folder.name}: nothing serves before the next start"
         settle(folder)
         assert serving(folder) in (1, 2), f"{folder.name}: nothing serves after the next start"
+        if action in ("fall_back", "settle-barred", "go_back-trial") and barred(folder):
+            assert (serving(folder), read_pointer(folder).trying) == (1, False), f"{folder.name}: the barred one serves"
         if read_pointer(folder).trying:
             slots.fall_back(folder)
             assert serving(folder) == 1
         assert served(folder, 3).serving
         assert serving(folder) == 3, f"{folder.name}: the next installation does not work"
+
+
+def test_killed_while_it_makes_do_with_what_was_never_tried_it_is_on_trial_or_nothing_serves(tmp_path):
+    base = tmp_path / "models"
+    before(base, "switch")
+    rot(base, "a")
+    words = [sys.executable, "-W", "error", "-m", "tests.edge_agent.serving.stage.kill_points", str(base), "settle"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    left = [base.with_name(f"models.{line.split()[0]}") for line in done.stdout.splitlines()]
+    assert len(left) > 4
+    for folder in left:
+        assert serving(folder) is None or read_pointer(folder).trying
+        settle(folder)
+        assert (serving(folder), read_pointer(folder).trying) == (2, True)
+        assert slots.fall_back(folder) is None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.bits import Bits
-from wire.errors import WireError
 from wire.messages.blob import digest_bytes
 from wire.pieces.assembly import Assembly
 from wire.pieces.chunks import Spans, cut_spans, decode_chunk, encode_chunk
@@ -73,7 +71,14 @@ def test_what_is_no_part_of_it_or_is_here_is_passed_over(tmp_path):
     assert (last.total, bytes(last.data)) == (100, WHOLE[74:100])
 
 
-def test_a_payload_that_is_shorter_is_refused(tmp_path):
-    with pytest.raises(WireError, match="a payload of 90 bytes, 100 of it are wanted") as caught:
-        opened(tmp_path, 100).within(piece(0, 37, WHOLE[:90]))
-    assert caught.value.code == "E-BLOB"
+def test_a_piece_of_a_payload_that_is_shorter_is_passed_over(tmp_path):
+    assembly, shorter = opened(tmp_path, 100), piece(0, 37, WHOLE[:90])
+    assert not assembly.fits(shorter)
+    assert assembly.within(shorter) is None
+    assert assembly.fits(piece(0, 37))
+
+
+def test_a_piece_of_a_whole_payload_has_the_very_size(tmp_path):
+    assembly = Assembly.open(tmp_path, DIGEST, len(WHOLE))
+    assert assembly.within(piece(0, 37)) == piece(0, 37)
+    assert assembly.within(piece(0, 37, WHOLE[:90])) is None

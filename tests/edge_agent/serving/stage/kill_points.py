@@ -28,10 +28,10 @@ def act(folder: Path, action: str) -> None:
         slots.switch(folder, "b")
     elif action == "pin":
         slots.pin(folder, 1)
+    elif action == "pin-barred":
+        slots.pin(folder, 2)
     else:
-        {"commit": slots.commit, "fall_back": slots.fall_back, "settle": slots.settle, "go_back": slots.go_back}[
-            action
-        ](folder)
+        getattr(slots, action.split("-", maxsplit=1)[0])(folder)
 
 
 def _no_link(source, target):

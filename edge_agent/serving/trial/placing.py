@@ -1,0 +1,80 @@
+"""Puts the file that an installation chose into the slot that does not serve, then makes that slot serve on trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from edge_agent.serving.health import FAILURES
+from edge_agent.serving.install import Installation
+from edge_agent.serving.outcome import Shelf
+from edge_agent.serving.policy import Choice
+from edge_agent.serving.slots import alone, read_pointer, stage, switch
+from edge_agent.serving.trial.barred import barred
+from wire.errors import Declined, StateError
+from wire.events import log_event
+from wire.messages.manifest import Manifest
+from wire.messages.rollout import Offer
+
+__all__ = ["facts_of", "place", "serve_on_trial"]
+
+
+def place(one: Installation, shelf: Shelf) -> str:
+    """Returns what became of the chosen file: `staged`, `damaged`, or none of both as it `serves` or is `barred`."""
+    manifest, choice, folder = one.manifest, one.choice, one.means.folder
+    if manifest is None or choice is None or choice.variant is None:
+        raise StateError("an installation that is ready has no choice", code="E-INTERNAL")
+    here = shelf.serving.facts if shelf.serving else {}
+    if (here.get("manifest"), here.get("digest")) == (one.offer.manifest, choice.variant.digest):
+        return "serves"
+    if one.offer.manifest in barred(folder):
+        return "barred"
+    facts = facts_of(manifest, one.offer, choice, one.options.get(choice.variant.name, {}))
+    try:
+        with alone(folder):
+            one.slot = stage(folder, one.means.store / choice.variant.digest, facts, one.means.config.durable)
+    except StateError as exc:
+        if exc.code != "E-DISK":
+            raise
+        one.damaged()
+        return "damaged"
+    one.phase = "staged"
+    log_event("model-staged", version=manifest.version, variant=choice.variant.name, why=choice.why)
+    return "staged"
+
+
+def serve_on_trial(one: Installation) -> None:
+    """Makes the staged model serve, unless a person was quicker and pinned another."""
+    folder = one.means.folder
+    with alone(folder):
+        pointer = read_pointer(folder)
+        if pointer is None or not pointer.pinned:
+            (folder / FAILURES).unlink(missing_ok=True)
+            switch(folder, one.slot, one.means.config.durable)
+
+
+def facts_of(manifest: Manifest, offer: Offer, choice: Choice, options: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a slot says of its model: all that the application and a later probe need."""
+    variant = choice.variant
+    if variant is None:
+        raise Declined(choice.why, code="E-MODEL-POLICY")
+    return {
+        "version": manifest.version,
+        "manifest": offer.manifest,
+        "fleet": manifest.fleet,
+        "model": manifest.model,
+        "content": manifest.content,
+        "variant": variant.name,
+        "profile": variant.profile,
+        "bits": variant.bits,
+        "digest": variant.digest,
+        "bytes": variant.size,
+        "input": list(manifest.input),
+        "outputs": manifest.outputs,
+        "labels": list(manifest.labels),
+        "preprocessing": manifest.preprocessing,
+        "why": choice.why,
+        "found": [asdict(one) for one in choice.found],
+        "options": dict(options),
+    }
