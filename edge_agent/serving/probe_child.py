@@ -46,9 +46,7 @@ def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
     for name in ("path", "golden"):
         if file_digest(Path(header[name])) != header["digest" if name == "path" else "golden_digest"]:
             raise WireError(f"{header[name]} does not hold what its digest says", code="E-BLOB")
-    data = path.read_bytes()
-    expected = Expected(tuple(header["input"]), header["outputs"], tuple(header["operators"]))
-    options = checked_options(check_graph(data, expected))
+    data, options = _look(header, path)
     empty, source = _empty_runtime(header["memory_bytes"])
     began_s = time.perf_counter()
     session = open_session(data, options)
@@ -61,6 +59,18 @@ def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
     return Finding(round(load_ms, 3), round(latency_ms, 4), memory, None, accuracy, examples), options
 
 
+def _look(header: Mapping[str, Any], path: Path) -> tuple[bytes, dict[str, str]]:
+    """Returns a file's bytes and session options, once its graph is one that may be loaded."""
+    try:
+        data = path.read_bytes()
+        expected = Expected(tuple(header["input"]), header["outputs"], tuple(header["operators"]))
+        return data, checked_options(check_graph(data, expected))
+    except MemoryError:
+        if _look_bytes(header) > _free_bytes(header):
+            raise  # that much was not free
+        raise WireError("to look at it takes more memory than a file of its size may", code="E-MODEL-GRAPH") from None
+
+
 def answer(header: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what was found as plain JSON values, a failure as its code and reason."""
     try:
@@ -69,7 +79,7 @@ def answer(header: Mapping[str, Any]) -> dict[str, Any]:
         finding, options = Finding(code=exc.code, reason=str(exc).removeprefix(f"{exc.code}: ")[:_LONGEST_REASON]), {}
     except MemoryError:
         finding, options = (
-            Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free, or than a file of its size may"),
+            Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free"),
             {},
         )
     except OSError as exc:
@@ -97,9 +107,18 @@ def _limit(header: Mapping[str, Any]) -> None:
     if "cut" in header:
         _limit_memory(header["more_bytes"])
         return
-    path, free_bytes = Path(header["path"]), header["memory_bytes"]
-    look_bytes = _LOOK_BYTES + _LOOK_COPIES * (path.stat().st_size if path.exists() else 0)
-    _limit_memory(look_bytes if free_bytes is None else min(look_bytes, free_bytes), for_good=False)
+    _limit_memory(round(min(_look_bytes(header), _free_bytes(header))), for_good=False)
+
+
+def _look_bytes(header: Mapping[str, Any]) -> int:
+    """Returns what it may take to look at a file, before it is loaded."""
+    path = Path(header["path"])
+    return _LOOK_BYTES + _LOOK_COPIES * (path.stat().st_size if path.exists() else 0)
+
+
+def _free_bytes(header: Mapping[str, Any]) -> float:
+    free = header["memory_bytes"]
+    return float("inf") if free is None else float(free)
 
 
 def _limit_memory(more_bytes: int, for_good: bool = True) -> None:

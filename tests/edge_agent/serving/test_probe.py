@@ -118,12 +118,14 @@ def test_limits_on_memory_end_the_child_not_us(job):
     assert found.code in ("E-MODEL-LOAD", "E-MODEL-CRASH")
 
 
-@pytest.mark.parametrize("free", [None, 1 << 40])
-def test_there_is_a_limit_on_memory_before_the_file_is_looked_at(job, monkeypatch, free):
+@pytest.mark.parametrize(
+    ("free", "code"), [(None, "E-MODEL-GRAPH"), (1 << 40, "E-MODEL-GRAPH"), (1 << 20, "E-MODEL-LOAD")]
+)
+def test_a_file_that_takes_much_memory_to_look_at_is_wrong_unless_little_is_free(job, monkeypatch, free, code):
     monkeypatch.setenv("BITFLEET_TEST_DIES", "float-32")
     monkeypatch.setenv("BITFLEET_TEST_DEATH", "hog")
     found, _ = run(job(free=free), FAILING)
-    assert (found.code, "more memory" in found.reason) == ("E-MODEL-LOAD", True)
+    assert (found.code, "more memory" in found.reason) == (code, True)
 
 
 @pytest.mark.parametrize(
