@@ -87,8 +87,8 @@ def _home(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _link(command: argparse.ArgumentParser) -> None:
     _home(command)
-    command.add_argument("--fleet", default="home")
-    command.add_argument("--broker", default="mqtt://127.0.0.1:1883", metavar="URL")
+    command.add_argument("--fleet", default="home", help="the fleet's name (%(default)s)")
+    command.add_argument("--broker", default="mqtt://127.0.0.1:1883", metavar="URL", help="%(default)s")
     for name in ("password-file", "ca-file", "cert-file", "key-file"):
         command.add_argument(f"--{name}", type=Path, default=None)
     command.add_argument("--username", default="")
@@ -106,7 +106,9 @@ def _serving(command: argparse.ArgumentParser, new: bool) -> None:
 def _recipe(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--recipe", default=default, help="a recipe that ships, or a .toml file (%(default)s)")
     command.add_argument("--task", default="", help="the recipe's own unless given")
-    command.add_argument("--devices", type=int, default=0, help="how many devices a round needs")
+    command.add_argument(
+        "--devices", type=int, default=0, help="how many devices a round waits for (the recipe's devices.goal)"
+    )
     command.add_argument("--rounds", type=int, default=0)
     command.add_argument("--seed", type=int, default=None)
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")

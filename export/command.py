@@ -57,6 +57,8 @@ def _export(options: argparse.Namespace) -> int:
     path = _found(options.model, options.home.expanduser())
     source = (read_own if path.suffix == SUFFIX else read_source)(path, options.task, options.calibration)
     out = options.out or Path("exports") / source.run
+    if path.suffix == SUFFIX and not source.tables:
+        print("no centres in this memory: a model in full precision, or still in its warm start (personal.warm_rounds)")
     wish = Wish(widths, profiles, options.nested, _budget(options), packing=options.packing)
     report = make_ladder(source, wish, out, lambda text: print(text, flush=True))
     write_report(report, out)

@@ -13,20 +13,23 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from models.archs import spec_of
 from models.personal.settings import Personal
+from models.weights.settings import shaped_names
 from wire.errors import ConfigError
 from wire.settings import settings_from
+from wire.spec import ModelSpec
 
 __all__ = ["check_personal", "own_personal", "planned_personal"]
 
 
-def check_personal(table: Mapping[str, Any] | None) -> None:
-    """Raises ConfigError for a section [personal] that no device could follow."""
+def check_personal(table: Mapping[str, Any] | None, spec: ModelSpec) -> None:
+    """Raises ConfigError for a section [personal] that no device could follow with the net of `spec`."""
     mix = (table or {}).get("mix", [])
     if not isinstance(mix, list | tuple) or not all(isinstance(own, Mapping) for own in mix):
         raise ConfigError(f"personal.mix = {mix!r}", remedy="write a list of tables, one for each kind of device")
     for own in (*mix, {}) if table is not None else ():
-        settings_from(Personal, {**_common(table or {}), **own}, "personal")
+        _check_centres(settings_from(Personal, {**_common(table or {}), **own}, "personal"), spec)
 
 
 def planned_personal(table: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -38,6 +41,18 @@ def own_personal(table: Mapping[str, Any] | None, at: int) -> Mapping[str, Any]:
     """Returns the own settings that simulation and demo give to the device number `at`."""
     mix = (table or {}).get("mix", ())
     return mix[at % len(mix)] if mix else {}
+
+
+def _check_centres(personal: Personal, spec: ModelSpec) -> None:
+    """Raises ConfigError now for what would end a run only when its warm start does."""
+    own = spec_of(personal.arch, spec.input, spec.outputs, spec.seed) if personal.arch else spec
+    shapes = {tensor.name: tensor.shape for tensor in own.trainable}
+    if personal.centres and not shaped_names(shapes, personal.skip):
+        raise ConfigError(
+            f"personal: centres = {personal.centres} and skip = {list(personal.skip)} leave no tensor of"
+            f" {own.arch!r} to quantise",
+            remedy="skip less (skip = [] quantises every weight matrix), or set centres = 0",
+        )
 
 
 def _common(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from export.ladder.run import fit_id, of_task
 from export.ladder.source import Source
 from models.personal.memory import CENTRES, PERSONAL, Memory, decode_memory
 from wire.errors import ConfigError, StateError
-from wire.params import Array
+from wire.params import Array, params_digest
 
 __all__ = ["SUFFIX", "read_own"]
 
 SUFFIX = ".memory"
+_MOST_RUN = 20
 
 
 def read_own(path: Path, task_name: str = "", calibration: int = 256) -> Source:
@@ -34,7 +35,7 @@ def read_own(path: Path, task_name: str = "", calibration: int = 256) -> Source:
         model=fit_id(task_name or "own"),
         calibration=calibration,
         tables=tables,
-        run=fit_id(f"{run}-own"),
+        run=fit_id(f"{run[:_MOST_RUN]}-own-{params_digest(params)[:6]}"),
         lineage={"run": run, "own": True},
         **of_task(task_name, memory.own),
     )

@@ -67,6 +67,13 @@ def test_an_interrupted_run_ends_with_the_same_model(tmp_path, recipe, collectin
     assert found[0] == found[1]
 
 
+def test_the_recipe_with_personal_models_goes_on_when_its_warm_start_ends(tmp_path):
+    found = simulate(order(tmp_path, "rounds=12", "split.examples=120", recipe="quped", devices=6))
+    assert (found["rounds"], found["status"]) == (12, "done")
+    sizes = {line["metrics"].get("personal_bytes") for line in ledger(found) if line["event"] == "accepted"}
+    assert len(sizes) > 3, "full precision, 2 bits, 1 bit, and another net"
+
+
 def test_a_finished_run_is_not_repeated(tmp_path):
     first = simulate(echoes(tmp_path))
     again = simulate(echoes(tmp_path))
