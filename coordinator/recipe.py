@@ -64,8 +64,8 @@ class Recipe:
         check_patterns("uplink.whole", self.uplink.whole, [tensor.name for tensor in spec.trainable])
         check_range("rounds", self.rounds, 1, 1_000_000)
         check_range("seed", self.seed, 0, (1 << 63) - 1)
-        check_personal(self.personal, spec)
         check_combination(self)
+        check_personal(self.personal, spec)
 
     @property
     def spec(self) -> ModelSpec:

@@ -68,7 +68,7 @@ def test_the_later_setting_counts():
 @pytest.mark.parametrize("mix", ["[]", '[{ centres = 0 }, { arch = "mlp-32" }]'])
 def test_personal_models_without_a_tensor_to_quantise_are_refused_before_the_run(mix):
     settings = ["personal.skip=['first', 'last']", f"personal.mix={mix}", "model=mlp-16"]
-    with pytest.raises(ConfigError, match="leave no tensor of 'mlp-.*' to quantise"):
+    with pytest.raises(ConfigError, match=r"leave no tensor of 'mlp-.*' to quantise"):
         load_recipe("quped", settings)
     assert load_recipe("quped", [*settings, "personal.centres=0", "personal.mix=[]"]).personal["centres"] == 0
 

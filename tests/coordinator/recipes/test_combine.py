@@ -14,7 +14,7 @@ FOLD, WEIGHTS = "devices.late=fold", "uplink.kind=weights"
 TOPK = 'uplink.stages=[{stage="topk",share=0.1}]'
 LEVELS = 'uplink.stages=[{stage="levels",levels=3}]'
 FEEDBACK, PRIVATE = "uplink.feedback=true", "privacy.clip=1.0"
-QUPED = "personal={distil=0.5}"
+QUPED = "personal={distil=0.5,skip=[]}"
 REFUSED = [
     ([FOLD, WEIGHTS], 'devices.late = "fold" with uplink.kind = "weights"', "undo newer rounds"),
     ([FEEDBACK, TOPK, FOLD], 'uplink.feedback with devices.late = "fold"', "what became of its last update"),
