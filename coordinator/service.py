@@ -49,7 +49,8 @@ def serve(
         federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)
         host = Host(home, federation.state.post, federation.state.registry, time.monotonic, federation)
         _warn_of_privacy(federation.state.planner.recipe)
-        log_event("serving", run=name, home=serving.home, key=home.public_key)
+        goal = federation.state.planner.recipe.devices.goal
+        log_event("serving", run=name, home=serving.home, key=home.public_key, devices_a_round=goal)
         try:
             while not federation.over:
                 host.step()
@@ -93,7 +94,9 @@ def farewell(serving: Serving, home: Home) -> Message:
 
 
 def _settle(host: Host) -> None:
-    """Stays a moment, so that the last receipts reach their devices."""
+    """Stays a moment, so that the last receipts reach their devices, and keeps what these said last."""
     ends_s = time.monotonic() + _SETTLE_S
     while time.monotonic() < ends_s:
         host.step(0.1)
+    with host.home.database.change():
+        host.registry.save()

@@ -75,6 +75,8 @@ def devices_command(options: argparse.Namespace) -> int:
     with closing(_open(options)) as database:
         rows = database.rows("SELECT * FROM devices ORDER BY device")
     devices = [{**dict(row), "info": json.loads(row["info"])} for row in rows]
+    for one in [] if options.json else devices:
+        one["last_seen"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["last_seen"]))
     print_table(options, devices, ("device", "state", "code", "reason", "last_seen"))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator import service
 from coordinator.rollout.book import RolloutBook
 from coordinator.rollout.shown import facts_of
 from tests.coordinator.rollout.boards import TOPICS
@@ -33,6 +34,20 @@ def come_back(made, device="dev-1"):
 
 def rows(made):
     return {row["device"]: row for row in facts_of(RolloutBook(made.home.database), made.name)["devices"]}
+
+
+def test_what_devices_said_last_is_kept_when_a_coordinator_ends(done, monkeypatch):
+    monkeypatch.setattr(service, "_SETTLE_S", 0.2)
+    done.hub.route(TOPICS.device("dev-0", "state"), encode_state(DeviceState("training", 1)), False)
+    done.settle()
+    done.hub.route(
+        TOPICS.device("dev-0", "state"),
+        encode_state(DeviceState("idle", 1, code="E-CONFIG", reason="no centres")),
+        False,
+    )
+    service._settle(done.host)
+    row = done.home.database.row("SELECT state, code, reason FROM devices WHERE device = 'dev-0'")
+    assert tuple(row) == ("idle", "E-CONFIG", "no centres")
 
 
 def test_a_late_device_takes_the_model_after_all(done):
