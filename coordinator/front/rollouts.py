@@ -181,8 +181,10 @@ def _show(options: argparse.Namespace, name: str) -> None:
         return
     rows: list[Mapping[str, Any]] = facts.pop("devices")
     print_facts(options, facts)
-    # Of a device that did not take it, why it did not is what a person looks for; JSON has both texts.
-    print_table(options, [{**row, "why": row["reason"] or row["why"]} for row in rows], DEVICE_COLUMNS)
+    print_table(options, rows, DEVICE_COLUMNS)
+    for row in rows:
+        # Of a device that did not take it, why it did not is what a person looks for; JSON has both texts.
+        print(f"  {row['device']}: {row['reason'] or row['why'] or 'nothing said yet'}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from wire.messages.rollout import ModelReport
 
 __all__ = ["DEVICE_COLUMNS", "VERSION_COLUMNS", "facts_of", "manifest_facts"]
 
-DEVICE_COLUMNS = ("device", "stage", "outcome", "phase", "staged/active/healthy", "variant", "bits", "why", "code")
+DEVICE_COLUMNS = ("device", "stage", "outcome", "phase", "staged/active/healthy", "variant", "bits", "code")
 VERSION_COLUMNS = ("version", "fleet", "model", "content", "digest", "bytes", "created")
 
 
