@@ -29,7 +29,7 @@ def test_a_device_is_configured_as_in_the_demo(tmp_path):
 
 def test_personal_settings_are_mixed_over_the_devices(tmp_path):
     mix = "personal.mix=[{ centres = 0 }, { centres = 4 }]"
-    made = crowd(tmp_path, mix)
+    made = crowd(tmp_path, mix, "personal.skip=[]")
     assert [made.config(at).personal for at in range(3)] == [{"centres": 0}, {"centres": 4}, {"centres": 0}]
 
 
