@@ -14,8 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from models.archs import spec_of
-from models.personal.settings import Personal
-from models.weights.settings import shaped_names
+from models.personal.settings import Personal, quantised_names
 from wire.errors import ConfigError
 from wire.settings import settings_from
 from wire.spec import ModelSpec
@@ -46,13 +45,7 @@ def own_personal(table: Mapping[str, Any] | None, at: int) -> Mapping[str, Any]:
 def _check_centres(personal: Personal, spec: ModelSpec) -> None:
     """Raises ConfigError now for what would end a run only when its warm start does."""
     own = spec_of(personal.arch, spec.input, spec.outputs, spec.seed) if personal.arch else spec
-    shapes = {tensor.name: tensor.shape for tensor in own.trainable}
-    if personal.centres and not shaped_names(shapes, personal.skip):
-        raise ConfigError(
-            f"personal: centres = {personal.centres} and skip = {list(personal.skip)} leave no tensor of"
-            f" {own.arch!r} to quantise",
-            remedy="skip less (skip = [] quantises every weight matrix), or set centres = 0",
-        )
+    quantised_names(personal, own)
 
 
 def _common(table: Mapping[str, Any]) -> dict[str, Any]:

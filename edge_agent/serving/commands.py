@@ -14,7 +14,16 @@ from edge_agent.gate import free_memory_bytes
 from edge_agent.info import runtime_version
 from edge_agent.serving.accept import stored_manifest
 from edge_agent.serving.offers import FOLDER, WISH
-from edge_agent.serving.outcome import Outcome, Shelf, basis_of, load_findings, load_outcome, model_report, save_outcome
+from edge_agent.serving.outcome import (
+    Outcome,
+    Shelf,
+    basis_of,
+    load_findings,
+    load_outcome,
+    model_report,
+    save_outcome,
+    stamp_of,
+)
 from edge_agent.serving.policy import Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
 from edge_agent.serving.slots import Slot, alone, go_back, pin, read_pointer, read_slot
@@ -116,10 +125,10 @@ def _shown(slot: Slot) -> dict[str, Any]:
 
 def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> None:
     """Leaves a wish for the agent, and waits until an offer has ended since."""
-    before = _stamp(folder / "outcome.json")
+    before = stamp_of(folder / "outcome.json")
     (folder / WISH).touch()
     ends_s = clock() + wait_s
-    while (folder / WISH).exists() or _stamp(folder / "outcome.json") == before:
+    while (folder / WISH).exists() or stamp_of(folder / "outcome.json") == before:
         if clock() > ends_s:
             (folder / WISH).unlink(missing_ok=True)
             raise StateError(
@@ -128,14 +137,6 @@ def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> N
                 " first; or stop the agent and say bench again, which measures what is here",
             )
         time.sleep(_GLANCE_S)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return facts.st_ino, facts.st_mtime_ns
 
 
 def _manifest_here(folder: Path) -> tuple[Manifest, str]:

@@ -38,6 +38,7 @@ __all__ = [
     "refusal",
     "save_findings",
     "save_outcome",
+    "stamp_of",
 ]
 
 _FILE, _FINDINGS = "outcome.json", "findings.json"
@@ -114,7 +115,7 @@ class Books:
 
     def look(self) -> None:
         """Reads what may have changed."""
-        seen = _stamp(self.folder / POINTER), _stamp(self.folder / _FILE)
+        seen = stamp_of(self.folder / POINTER), stamp_of(self.folder / _FILE)
         if seen != self.seen:
             self.seen = seen
             self.shelf, self.outcome = Shelf.look(self.folder), load_outcome(self.folder)
@@ -185,7 +186,7 @@ class Books:
             log_event("model-trouble", code=disk_failure(exc).code, reason=str(exc))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp_of(path: Path) -> tuple[int, int]:
     """Returns what changes whenever a file is written anew."""
     try:
         facts = path.stat()

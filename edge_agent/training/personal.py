@@ -28,7 +28,7 @@ from models.measure import measure
 from models.nets import build, dump, load
 from models.personal.centres import initial_centres, packed_bytes
 from models.personal.memory import CENTRES, PERSONAL
-from models.personal.settings import Personal, personal_from
+from models.personal.settings import Personal, personal_from, quantised_names
 from models.personal.student import (
     Descent,
     Lesson,
@@ -41,7 +41,6 @@ from models.personal.student import (
     harden,
     learn,
 )
-from models.weights.settings import shaped_names
 from wire.bits import Bits
 from wire.errors import ConfigError, Declined, StateError
 from wire.messages.train import TrainSettings
@@ -150,7 +149,7 @@ def _student(role: _Role, now: _Round, memory: Mapping[str, Array]) -> Student:
     net = build(own)
     shapes = {tensor.name: tensor.shape for tensor in own.trainable}
     load(net, _recalled(memory, role.weights, shapes) or (now.base if own is now.spec else initial(own)))
-    quantised = [] if phase.warm else _quantised_names(net, own, personal)
+    quantised = [] if phase.warm else quantised_names(personal, own)
     known = _recalled(memory, role.centres, dict.fromkeys(quantised, (personal.centres,)))
     weights = dict(net.named_parameters())
     centres = {name: torch.from_numpy(values.copy()) for name, values in known.items()} or {
@@ -169,22 +168,6 @@ def _own_spec(spec: ModelSpec, personal: Personal) -> ModelSpec:
     if not personal.arch or find_arch(personal.arch)[::2] == find_arch(spec.arch)[::2]:
         return spec
     return spec_of(personal.arch, spec.input, spec.outputs, spec.seed, bell=spec.bell)
-
-
-def _quantised_names(net: nn.Module, spec: ModelSpec, personal: Personal) -> list[str]:
-    """Returns the tensors that get centres; frozen ones are rebuilt from the seed and stay as they are."""
-    if not personal.centres:
-        return []
-    weights = dict(net.named_parameters())
-    names = shaped_names({name: tuple(weight.shape) for name, weight in weights.items()}, personal.skip)
-    chosen = [name for name in names if weights[name].requires_grad]
-    if not chosen:
-        raise ConfigError(
-            f"personal: centres = {personal.centres} and skip = {list(personal.skip)} leave no tensor of"
-            f" {spec.arch!r} to quantise",
-            remedy="skip less (skip = [] quantises every weight matrix), or set centres = 0",
-        )
-    return chosen
 
 
 def _learn_together(net: nn.Module, students: Mapping[_Role, Student], data: Dataset, now: _Round) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.archs import tensors_of
+from models.weights.settings import shaped_names
 from wire.errors import ConfigError
 from wire.settings import check_range, settings_from
+from wire.spec import ModelSpec
 
-__all__ = ["Personal", "personal_from"]
+__all__ = ["Personal", "personal_from", "quantised_names"]
 
 _MOST_CENTRES = 256
 _LARGEST = 1e6
@@ -74,6 +77,22 @@ class Personal:
 def personal_from(table: Mapping[str, Any]) -> Personal:
     """Returns the settings in a plan's or a recipe's table."""
     return settings_from(Personal, table, "personal")
+
+
+def quantised_names(personal: Personal, spec: ModelSpec) -> list[str]:
+    """Returns the tensors of a net that get centres; frozen ones are rebuilt from the seed and stay as they are."""
+    if not personal.centres:
+        return []
+    shapes = {tensor.name: tensor.shape for tensor in tensors_of(spec.arch, spec.input, spec.outputs)}
+    trainable = {tensor.name for tensor in spec.trainable}
+    chosen = [name for name in shaped_names(shapes, personal.skip) if name in trainable]
+    if not chosen:
+        raise ConfigError(
+            f"personal: centres = {personal.centres} and skip = {list(personal.skip)} leave no tensor of"
+            f" {spec.arch!r} to quantise",
+            remedy="skip less (skip = [] quantises every weight matrix), or set centres = 0",
+        )
+    return chosen
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
