@@ -24,7 +24,7 @@ from coordinator.recipes.sections import (
 )
 from models.archs import spec_of
 from models.tasks import task
-from wire.errors import ConfigError
+from wire.errors import ConfigError, said_by
 from wire.settings import check_range, parse_setting, read_toml, settings_from
 from wire.spec import ModelSpec
 
@@ -119,7 +119,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text())
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}") from exc
+        raise ConfigError(f"{path} cannot be read: {said_by(exc)}") from exc
     if not isinstance(table, dict):
         raise ConfigError(f"{path} holds no table")
     return table

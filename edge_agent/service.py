@@ -76,7 +76,8 @@ def status(config: AgentConfig, as_json: bool) -> int:
         print(json.dumps(facts, indent=2))
     else:
         for name, value in facts.items():
-            print(f"{name:14} {'unknown' if value is None else value}")
+            absent = "none: the agent does not run" if name == "running_pid" else "unknown"
+            print(f"{name:14} {absent if value is None else value}")
     return 0
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "StateError",
     "TransportError",
     "WireError",
+    "said_by",
 ]
 
 
@@ -80,3 +81,8 @@ class StateError(BitfleetError):
     """Files on disk contradict each other."""
 
     code = "E-STATE"
+
+
+def said_by(exc: Exception) -> str:
+    """Returns the words of any error for a message that names the file: the system's without their number and path."""
+    return (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from wire.errors import ConfigError, WireError
+from wire.errors import ConfigError, WireError, said_by
 from wire.frame import Frame, Kind, decode_frame
 
 __all__ = ["check_signature", "make_key", "open_signed", "public_key", "signer"]
@@ -73,7 +73,7 @@ def _read_key(path: Path) -> bytes:
     try:
         return _key_bytes(path.read_text("ascii"), str(path))
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"key {path} cannot be read: {exc}") from exc
+        raise ConfigError(f"key {path} cannot be read: {said_by(exc)}") from exc
 
 
 def _key_bytes(text: str, place: str) -> bytes:

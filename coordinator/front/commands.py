@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -14,6 +15,7 @@ from coordinator.broker import start_broker
 from coordinator.front.demo import DemoOptions, run_demo
 from coordinator.front.report import figures_of
 from coordinator.recipe import Recipe, load_recipe
+from coordinator.rollout.book import RolloutBook
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import last_round
 from coordinator.service import Serving, serve
@@ -35,6 +37,8 @@ __all__ = [
     "serving_of",
     "status_command",
 ]
+
+_MOST_SHOWN = 5
 
 
 def serve_command(options: argparse.Namespace) -> int:
@@ -130,7 +134,10 @@ def serving_of(options: argparse.Namespace) -> Serving:
 def _finished(options: argparse.Namespace, run: str) -> int:
     with closing(_open(options)) as database:
         facts = figures_of(database.ledger(run))
+        waiting = RolloutBook(database).unfinished()
     print_facts(options, facts)
+    if waiting:
+        print(f"bitfleet: roll-out {waiting} waits: `bitfleet rollout resume` goes on with it", file=sys.stderr)
     return 0 if facts["status"] == "done" else 1
 
 
@@ -164,7 +171,17 @@ def print_facts(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
         print(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
-        print(f"{name:18} {'unknown' if value is None else value}")
+        print(f"{name:18} {_brief(value)}".rstrip())
+
+
+def _brief(value: Any) -> str:
+    """Returns a value for a person; of a long list the end, which is what is new."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, list) and len(value) > _MOST_SHOWN:
+        ends = ", ".join(f"{one:.4g}" if isinstance(one, float) else _brief(one) for one in value[-_MOST_SHOWN:])
+        return f"... {ends} (the last {_MOST_SHOWN} of {len(value)}; --json has all)"
+    return str(value)
 
 
 def print_table(options: argparse.Namespace, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> None:

@@ -37,6 +37,7 @@ def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
         "recipe": opened["recipe"]["name"],
         "simulated": opened["simulated"],
         "status": ended[-1]["status"] if ended else "open",
+        "reason": ended[-1]["reason"] if ended else "",
         "rounds": len(published),
         "abandoned": sum(line["event"] == "phase" and line["phase"] == "abandoned" for line in ledger),
         "accuracy": by_round[-1] if by_round else None,

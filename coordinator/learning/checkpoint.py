@@ -13,7 +13,7 @@ import numpy as np
 
 from coordinator.learning.optimiser import Slots
 from coordinator.learning.schedule import Course
-from wire.errors import StateError, WireError
+from wire.errors import StateError, WireError, said_by
 from wire.frame import Kind, decode_frame, encode_frame
 from wire.messages.plan import BlobRef
 from wire.params import Params, flatten, params_digest, split
@@ -66,7 +66,7 @@ def load_state(path: Path, spec: ModelSpec) -> ServerState:
         blobs = tuple(BlobRef(**ref) for ref in frame.header["blobs"])
         course, steps = Course(**frame.header["course"]), int(frame.header["steps"])
     except (OSError, WireError, ValueError, KeyError, IndexError, TypeError) as exc:
-        raise StateError(f"checkpoint {path} cannot be read: {exc}") from exc
+        raise StateError(f"checkpoint {path} cannot be read: {said_by(exc)}") from exc
     if params_digest(model) != frame.header["model"]:
         raise StateError(f"checkpoint {path} holds another model than it says")
     return ServerState(model, held, slots, blobs, course, steps)

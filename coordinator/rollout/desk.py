@@ -27,6 +27,7 @@ __all__ = ["RolloutDesk", "open_desk"]
 
 _LOOK_S = 1.0
 _MOST_REFUSALS = 20
+_FORGIVEN_S = 3600.0
 
 
 @dataclass
@@ -35,8 +36,8 @@ class RolloutDesk:
 
     `said` are devices whose offer was published over this link, `telling` and `clearing` the messages of which the
     broker has not said yet that it took them: offers, and (roll-out, device) of what is withdrawn. `pinned` are reports
-    of devices whose owner pinned a model: they say so once, before they are offered anything. `heard` says that
-    something came since `act` looked at all devices.
+    of devices whose owner pinned a model: they say so once, before they are offered anything. `refusals` counts, for an
+    hour, what was no message of a device. `heard` says that something came since `act` looked at all devices.
     """
 
     rollout: Rollout
@@ -54,6 +55,7 @@ class RolloutDesk:
     refusals: Counter[str] = field(default_factory=Counter)
     pinned: dict[str, ModelReport] = field(default_factory=dict)
     looked_s: float = float("-inf")
+    forgave_s: float = float("-inf")
     heard: bool = False
 
     def handle(self, event: Event) -> None:
@@ -144,6 +146,9 @@ class RolloutDesk:
     def _look_around(self, now_s: float) -> None:
         """Reads what another process wishes, and clears what the broker should keep no more."""
         self.looked_s = now_s
+        if now_s - self.forgave_s >= _FORGIVEN_S:  # a device that was mended since is heard again
+            self.refusals.clear()
+            self.forgave_s = now_s
         wish = self.book.pending_wish(self.rollout.name)
         if wish:
             log_event("wish", rollout=self.rollout.name, wish=wish)

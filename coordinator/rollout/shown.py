@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from coordinator.rollout.book import RolloutBook
-from coordinator.rollout.stages import STAGES, Member
+from coordinator.rollout.stages import STAGES, Member, Rollout
 from wire.messages.manifest import Manifest
 from wire.messages.rollout import ModelReport
 
@@ -28,11 +28,11 @@ def facts_of(book: RolloutBook, name: str) -> dict[str, Any]:
         "reason": rollout.reason,
         "wish": book.pending_wish(name),
         "fault": book.fault(name),
-        "healthy": sum(member.outcome == "healthy" for member in rollout.members),
+        "healthy": sum(_now(member, rollout.version) == "healthy" for member in rollout.members),
         "of": len(rollout.members),
-        "bits": dict(sorted(_widths(rollout.members).items())),
+        "bits": dict(sorted(_widths(rollout).items())),
         **_traffic(book, name),
-        "devices": [_row(member) for member in rollout.members],
+        "devices": [_row(member, rollout.version) for member in rollout.members],
     }
 
 
@@ -41,12 +41,12 @@ def manifest_facts(manifest: Manifest, digest: str) -> dict[str, Any]:
     return {"digest": digest, **asdict(manifest), "variants": [asdict(variant) for variant in manifest.variants]}
 
 
-def _row(member: Member) -> dict[str, Any]:
+def _row(member: Member, version: int) -> dict[str, Any]:
     report = member.report or ModelReport()
     return {
         "device": member.device,
         "stage": STAGES[member.stage] if member.stage >= 0 else "",
-        "outcome": member.outcome or ("late" if member.late else ""),
+        "outcome": _now(member, version) or ("late" if member.late else ""),
         "phase": report.phase if member.report else "",
         "staged/active/healthy": f"{report.staged}/{report.active}/{report.healthy}" if member.report else "",
         **{fact: getattr(report, fact) if member.report else None for fact in ("staged", "active", "healthy")},
@@ -59,9 +59,16 @@ def _row(member: Member) -> dict[str, Any]:
     }
 
 
-def _widths(members: tuple[Member, ...]) -> Counter[str]:
+def _now(member: Member, version: int) -> str:
+    """Returns the outcome that counted; `left` of a device that was healthy with the model and runs another since."""
+    left = member.report is not None and member.report.active != version
+    return "left" if member.outcome == "healthy" and left else member.outcome
+
+
+def _widths(rollout: Rollout) -> Counter[str]:
     """Returns how many healthy devices run each width."""
-    return Counter(f"{one.report.bits:g}" for one in members if one.outcome == "healthy" and one.report)
+    healthy = (one.report for one in rollout.members if _now(one, rollout.version) == "healthy")
+    return Counter(f"{report.bits:g}" for report in healthy if report)
 
 
 def _traffic(book: RolloutBook, name: str) -> dict[str, int]:

@@ -62,7 +62,8 @@ class Conductor:
         state, most = self.state, self.state.planner.recipe.devices.max_abandoned
         phases = self._phases()
         if phases[:most] == [Phase.ABANDONED.value] * most:
-            self._end("stopped", f"{most} rounds in a row were abandoned")
+            last = state.database.rows("SELECT reason FROM rounds WHERE run = ? ORDER BY round DESC LIMIT 1", state.run)
+            self._end("stopped", f"{most} rounds in a row were abandoned, the last: {last[0]['reason']}")
         elif phases.count(Phase.PUBLISHED.value) >= state.planner.recipe.rounds:
             self._end("done", "")
         else:

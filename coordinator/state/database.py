@@ -140,7 +140,8 @@ def open_database(path: Path, read_only: bool = False, durable: bool = True) -> 
             link.execute("PRAGMA busy_timeout = 5000")
             link.execute("SELECT count(*) FROM runs").fetchone()
         except sqlite3.Error as exc:
-            raise StateError(f"{path}: {exc}", remedy="name the folder that `bitfleet serve` or `demo` made") from exc
+            what = str(exc) if path.exists() or not read_only else "there is no such file"
+            raise StateError(f"{path}: {what}", remedy="name the folder that `bitfleet serve` or `demo` made") from exc
         undo.pop_all()
     link.row_factory = sqlite3.Row
     return Database(link)

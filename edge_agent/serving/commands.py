@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -175,22 +177,41 @@ def _read_rows(path: Path, shape: tuple[int, ...]) -> Any:
 
     try:
         if path.suffix == ".csv":
-            rows = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2)
+            rows = _read_csv(path, prod(shape))
         else:
             held = np.load(path, allow_pickle=False)
             rows = held if isinstance(held, np.ndarray) else held["x" if "x" in held.files else held.files[0]]
     except FileNotFoundError as exc:
         raise DataError(f"{path} does not exist") from exc
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as exc:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, csv.Error) as exc:
         raise DataError(f"{path} holds no numbers: {exc}", remedy="give a .npy, .npz or .csv file") from exc
-    size = 1
-    for side in shape:
-        size *= side
     if rows.shape == shape:
         return rows[None]
-    if rows.ndim == 2 and rows.shape[1] == size:
+    if rows.ndim == 2 and rows.shape[1] == prod(shape):
         return rows.reshape(len(rows), *shape)
     return rows
+
+
+def _read_csv(path: Path, size: int) -> Any:
+    """Returns the examples of a CSV file, also of one to train from: label and subject are left out."""
+    import numpy as np  # noqa: PLC0415
+
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = [line for line in csv.reader(stream) if line]
+    names = [cell.strip() for cell in lines[0]]
+    if not _are_numbers(names):
+        del lines[0]
+    kept = [at for at, name in enumerate(names) if name not in ("label", "subject")]
+    if "label" not in names and len(kept) == size + 1:
+        del kept[-1]  # there the label stands where nothing names it
+    return np.array(lines, np.float32)[:, kept]
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    try:
+        return bool([float(cell) for cell in cells])
+    except ValueError:
+        return False
 
 
 def shown(facts: dict[str, Any]) -> str:

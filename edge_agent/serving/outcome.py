@@ -131,9 +131,9 @@ class Books:
         if pointer and pointer.pinned:
             log_event("offer-waits", version=offer.version, pinned=pointer.pinned)
             return True
-        if self.outcome.settles(offer.manifest, basis_of(self.config)):
-            return True
         held = serving is not None and serving.facts["manifest"] == offer.manifest
+        if self.outcome.settles(offer.manifest, basis_of(self.config)):
+            return held or self.outcome.phase != "healthy"  # what proved itself may have had to make way for a pin
         return held and self.outcome.manifest != offer.manifest
 
     def end(

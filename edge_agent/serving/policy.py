@@ -57,8 +57,9 @@ def choose(
     found = tuple(_found(one, finding, fault, best) for one, finding, fault in judged)
     if best is None:
         return Choice(None, False, _nothing(findings, found), found)
-    why = _why(best, findings.get(best.name), len(fitting), len(judged))
-    return Choice(best, best.name in findings, why, found)
+    tried = sum(name in findings for _, name in fitting)
+    field = f"{len(fitting)} of {len(judged)} variants that fit{_limits(policy)}, {tried or 'none'} of them tried here"
+    return Choice(best, best.name in findings, f"best of {field}: {_why(best, findings.get(best.name))}", found)
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -115,11 +116,19 @@ def _by(finding: Finding | None) -> str:
     return f"on {finding.examples} examples of this device"
 
 
-def _why(best: Variant, finding: Finding | None, fitting: int, all_of: int) -> str:
+def _limits(policy: ModelConfig) -> str:
+    """Returns the limits that a person set, in words."""
+    names = ("max_latency_ms", "max_bytes", "max_mj", "min_accuracy")
+    of = [f"{name} {_figure(value)}" for name in names if (value := getattr(policy, name))]
+    of += [f"profile {' or '.join(policy.profiles)}"] if policy.profiles else []
+    return f" ({', '.join(of)})" if of else ""
+
+
+def _why(best: Variant, finding: Finding | None) -> str:
     accuracy = _accuracy(best, finding)
     known = f"accuracy {accuracy:.4f} {_by(finding)}" if accuracy is not None else "accuracy unknown, most bits"
     took = "" if finding is None or finding.latency_ms is None else f", {_figure(finding.latency_ms)} ms here"
-    return f"best of {fitting} of {all_of} variants that fit: {known}, {best.size} bytes{took}"
+    return f"{known}, {best.size} bytes{took}"
 
 
 def _nothing(findings: Mapping[str, Finding], found: tuple[Found, ...]) -> str:

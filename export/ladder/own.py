@@ -9,7 +9,7 @@ import numpy as np
 from export.ladder.run import fit_id, of_task
 from export.ladder.source import Source
 from models.personal.memory import CENTRES, PERSONAL, Memory, decode_memory
-from wire.errors import ConfigError, StateError
+from wire.errors import ConfigError, StateError, said_by
 from wire.params import Array, params_digest
 
 __all__ = ["SUFFIX", "read_own"]
@@ -45,7 +45,7 @@ def _memory(path: Path) -> Memory:
     try:
         return decode_memory(path.read_bytes())
     except (OSError, StateError) as exc:
-        raise StateError(f"{path} cannot be read: {exc}", remedy="copy it from the board again") from exc
+        raise StateError(f"{path} cannot be read: {said_by(exc)}", remedy="copy it from the board again") from exc
 
 
 def _deployed(values: Array, centres: Array | None) -> Array:

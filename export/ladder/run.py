@@ -13,7 +13,7 @@ import numpy as np
 from export.ladder.source import Source
 from models.data import load
 from models.tasks import Task, task
-from wire.errors import BitfleetError, ConfigError, StateError
+from wire.errors import BitfleetError, ConfigError, StateError, said_by
 from wire.frame import Kind, decode_frame
 from wire.messages.blob import read_snapshot, read_trunk
 from wire.params import Array, Params, params_digest, split
@@ -90,7 +90,7 @@ def _spec(folder: Path) -> ModelSpec:
         return ModelSpec.from_json(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise StateError(
-            f"{path} cannot be read: {type(exc).__name__}: {exc}",
+            f"{path} cannot be read: {said_by(exc)}",
             remedy="name a run of --home, the folder of a run, or a NUMBER.state below its checkpoints/",
         ) from exc
 
@@ -102,7 +102,9 @@ def _report(folder: Path) -> dict[str, Any]:
     try:
         found = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
-        raise StateError(f"{path} cannot be read: {exc}", remedy="without it nothing is known but the weights") from exc
+        raise StateError(
+            f"{path} cannot be read: {said_by(exc)}", remedy="without it nothing is known but the weights"
+        ) from exc
     if not isinstance(found, dict):
         raise StateError(f"{path} holds no object", remedy="without it nothing is known but the weights")
     return found
@@ -126,7 +128,7 @@ def _checkpoint(path: Path, spec: ModelSpec) -> Params:
         values: Array = np.frombuffer(frame.payload[: 4 * spec.count], "<f4").astype(np.float32)
         params = split(values, spec.trainable)
     except (OSError, ValueError, BitfleetError) as exc:
-        raise StateError(f"checkpoint {path} cannot be read: {exc}") from exc
+        raise StateError(f"checkpoint {path} cannot be read: {said_by(exc)}") from exc
     if params_digest(params) != frame.header.get("model"):
         raise StateError(f"checkpoint {path} holds another model than it says")
     return params
@@ -143,7 +145,7 @@ def _trunk(folder: Path, spec: ModelSpec) -> Params | None:
         return read_trunk(data, digest, spec)
     except (OSError, ValueError, BitfleetError) as exc:
         raise StateError(
-            f"the frozen tensors that {note} names cannot be read: {exc}",
+            f"the frozen tensors that {note} names cannot be read: {said_by(exc)}",
             remedy="without them it would be another model: restore the run's folder blobs/",
         ) from exc
 

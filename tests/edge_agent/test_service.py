@@ -220,7 +220,7 @@ def test_status_shows_what_is_owed_without_a_running_agent(tmp_path, capsys):
     assert (facts["running_pid"], facts["starts"], facts["rounds_done"]) == (None, 0, {})
     assert main(["status", "--config", str(tmp_path / "agent.toml")]) == 0
     printed = capsys.readouterr().out
-    assert "running_pid    unknown" in printed
+    assert "running_pid    none: the agent does not run" in printed
     assert "free_disk_bytes" in printed
 
 

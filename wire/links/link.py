@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from wire.errors import ConfigError
+from wire.errors import ConfigError, said_by
 
 __all__ = ["Backoff", "Link", "parse_link", "read_password", "tls_context"]
 
@@ -68,7 +68,7 @@ def read_password(link: Link) -> str | None:
     try:
         lines = link.password_file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"password file {link.password_file} cannot be read: {exc}") from exc
+        raise ConfigError(f"password file {link.password_file} cannot be read: {said_by(exc)}") from exc
     if not lines or not lines[0]:
         raise ConfigError(f"password file {link.password_file} is empty", remedy="put the password on its first line")
     return lines[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from time import monotonic, sleep
 import pytest
 
 from coordinator.__main__ import main
+from coordinator.front.commands import print_facts
 from coordinator.front.demo import start_python
 from coordinator.state.database import open_database
 from tests.waiting import WAIT_S
@@ -35,6 +37,15 @@ def test_status(finished, capsys):
     assert output(capsys, "status", "--home", str(finished.home), "--json", "--run", finished.run) == (0, facts)
     code, text = output(capsys, "status", "--home", str(finished.home))
     assert f"model_digest       {finished.model_digest}" in text
+    assert facts["reason"] == ""
+
+
+def test_of_long_lists_a_person_is_shown_the_end(capsys):
+    options = argparse.Namespace(json=False)
+    print_facts(options, {"accuracy_by_round": [0.1, 0.5, None, 0.91, 0.92, 0.934567], "waiting_for": ["a"]})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "accuracy_by_round  ... 0.5, unknown, 0.91, 0.92, 0.9346 (the last 5 of 6; --json has all)"
+    assert printed[1] == "waiting_for        ['a']"
 
 
 def test_devices(finished, capsys):
@@ -68,7 +79,7 @@ def test_runs(finished, capsys):
 def test_a_folder_that_is_none(tmp_path, capsys, command):
     code, text = output(capsys, command, "--home", str(tmp_path / "none"))
     assert (code, text.startswith("bitfleet: E-STATE: ")) == (1, True)
-    assert "name the folder that" in text
+    assert "fleet.sqlite: there is no such file; name the folder that" in text
     assert not (tmp_path / "none").exists()
 
 

@@ -65,11 +65,12 @@ def test_a_device_that_goes_back_later_shows_it_and_keeps_its_outcome(done):
     done.settle()
     row = rows(done)["dev-2"]
     assert (row["outcome"], row["phase"], row["code"], row["reason"]) == (
-        "healthy", "rolled-back", "E-MODEL-HEALTH", "a day later"
+        "left", "rolled-back", "E-MODEL-HEALTH", "a day later"
     )  # fmt: skip
     done.open()
     done.settle()
     assert rows(done)["dev-2"]["phase"] == "rolled-back"
+    assert done.outcomes()["dev-2"] == "healthy"
 
 
 def test_who_has_the_model_may_fetch_the_other_variants(done):
@@ -124,6 +125,34 @@ def test_limits_hold_after_the_end(done):
     assert len([line for line in done.noted("device-model") if line["device"] == "dev-1"]) <= 203
     assert done.desk.refusals["dev-2"] == 20
     assert done.desk.rollout.status == "done"
+
+
+def test_a_device_that_left_the_model_is_not_shown_as_healthy_with_it(done):
+    assert (rows(done)["dev-0"]["outcome"], facts_of(RolloutBook(done.home.database), done.name)["healthy"]) == (
+        "healthy",
+        2,
+    )
+    pinned = ModelReport("pinned", offered=1, staged=1, active=7, healthy=7)
+    done.hub.route(TOPICS.device("dev-0", "model"), encode_model_report(pinned), False)
+    done.settle()
+    facts = facts_of(RolloutBook(done.home.database), done.name)
+    assert (rows(done)["dev-0"]["outcome"], facts["healthy"], facts["status"]) == ("left", 1, "done")
+    assert done.outcomes()["dev-0"] == "healthy"
+
+
+def test_after_an_hour_a_device_that_talked_nonsense_is_heard_again(done):
+    for _ in range(60):
+        done.hub.route(TOPICS.device("dev-1", "model"), b"garbage", False)
+    done.settle()
+    said = encode_model_report(ModelReport("fetching", offered=done.desk.rollout.version))
+    done.hub.route(TOPICS.device("dev-1", "model"), said, False)
+    done.settle()
+    assert rows(done)["dev-1"]["phase"] == ""
+    done.clock_s += 3601
+    done.settle()
+    done.hub.route(TOPICS.device("dev-1", "model"), said, False)
+    done.settle()
+    assert rows(done)["dev-1"]["phase"] == "fetching"
 
 
 def test_what_a_pinned_device_said_once_counts_for_the_next_roll_out_too(scene):

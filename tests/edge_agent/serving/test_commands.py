@@ -117,9 +117,27 @@ def test_infer(said, tmp_path, name):
     np.testing.assert_allclose(found["outputs"], right, atol=1e-4)
 
 
+def test_infer_leaves_out_the_labels_of_a_file_to_train_from(said, tmp_path):
+    flat = INPUTS.reshape(len(INPUTS), -1)
+    names = ",".join(f"v{at}" for at in range(flat.shape[1]))
+    last = np.column_stack([flat, np.arange(len(flat))])
+    first = np.column_stack([np.arange(len(flat)), flat, np.zeros(len(flat))])
+    np.savetxt(tmp_path / "last.csv", last, delimiter=",")
+    np.savetxt(tmp_path / "unnamed.csv", last, delimiter=",", header=names + ",what", comments="")
+    np.savetxt(tmp_path / "named.csv", first, delimiter=",", header=f"label, {names}, subject", comments="")
+    np.savetxt(tmp_path / "bare.csv", flat, delimiter=",", header=names, comments="")
+    right = outputs_of(file_bytes(2), INPUTS)
+    for name in ("last", "unnamed", "named", "bare"):
+        np.testing.assert_allclose(said("infer", str(tmp_path / f"{name}.csv"))["outputs"], right, atol=1e-4)
+
+
 @pytest.mark.parametrize(
-    ("name", "data"), [("a.npy", b"\x80\x04K\x01."), ("a.npz", b"PK"), ("a.csv", b"a,b\n"), ("a.npy", b""), ("b", None)]
-)
+    ("name", "data"),
+    [
+        ("a.npy", b"\x80\x04K\x01."), ("a.npz", b"PK"), ("a.npy", b""), ("b", None),
+        ("a.csv", b"a,b\n"), ("a.csv", b""), ("a.csv", b"1,2\n3\n"), ("a.csv", b"1,2\n3,x\n"), ("a.csv", b"\xff"),
+    ],
+)  # fmt: skip
 def test_infer_says_what_is_wrong_with_a_file(board, tmp_path, capsys, name, data):
     if data is not None:
         (tmp_path / name).write_bytes(data)

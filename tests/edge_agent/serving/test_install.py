@@ -20,7 +20,9 @@ def test_from_offer_to_healthy_as_three_facts(side):
     report = one.bring(one.publisher.manifest(1, {"float-32": file_bytes()}))
     assert (report.staged, report.active, report.healthy) == (1, 1, 1)
     assert (report.variant, report.bits, report.code) == ("float-32", 32.0, "")
-    assert report.why.startswith("best of 1 of 1 variants that fit: accuracy 0.9000 by the manifest")
+    assert report.why.startswith(
+        "best of 1 of 1 variants that fit, 1 of them tried here: accuracy 0.9000 by the manifest"
+    )
     (found,) = report.found
     assert (found.fits, found.why) == (True, "chosen")
     assert found.latency_ms > 0

@@ -204,6 +204,15 @@ def test_a_pinned_version_stays_whatever_is_offered(one):
     assert one.until("healthy", version=3).active == 3
 
 
+def test_the_newest_offer_is_taken_again_after_a_pin_although_it_had_ended_well(one):
+    one.bring(one.publisher.manifest(2, {"float-32": file_bytes(2)}))
+    slots.pin(one.models, 1)
+    assert one.until("pinned").active == 1
+    slots.pin(one.models, 0)
+    report = one.until("healthy", version=2)
+    assert (report.active, report.healthy, one.live) == (2, 2, 2)
+
+
 def test_a_persons_way_back_ends_the_trial(one):
     one.offer(one.publisher.manifest(2, {"float-32": file_bytes(3)}))
     one.until("active", version=2)
