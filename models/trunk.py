@@ -22,7 +22,7 @@ def read_arrays(path: Path, order: Sequence[TensorSpec]) -> Params:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file, np.errstate(over="ignore"):
             found = {tensor.name: file[tensor.name].astype(np.float32, casting="same_kind") for tensor in order}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as exc:
-        raise DataError(f"trunk {path} cannot be read: {said_by(exc)}", remedy="save it by numpy.savez, by name") from exc
+        raise DataError(f"trunk {path}: {said_by(exc)}", remedy="save it by numpy.savez, by name") from exc
     for tensor in order:
         if found[tensor.name].shape != tensor.shape or not np.isfinite(found[tensor.name]).all():
             raise DataError(

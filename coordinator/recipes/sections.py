@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.weights.settings import check_penalty, check_transforms
+from models.weights.settings import check_bits, check_penalty, check_transforms
 from wire.errors import ConfigError
 from wire.settings import check_range
 from wire.stages.chain import Chain
@@ -201,7 +201,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         for bits in self.bits:
-            check_range("evaluate.bits", bits, 2, 32)
+            check_bits(bits, "evaluate.bits")
         check_range("evaluate.every", self.every, 1, 1_000_000)
         grids, ranges = ("tensor", "channel"), ("minmax", "lsq")
         for name, value, choices in (("grid", self.grid, grids), ("range", self.range, ranges)):

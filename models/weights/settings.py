@@ -136,11 +136,11 @@ _QUANTISERS = ("apqn", "mqat", "qat")
 T = TypeVar("T")
 
 
-def check_bits(bits: int) -> None:
+def check_bits(bits: int, name: str = "bits") -> None:
     """Raises ConfigError for a width that no symmetric grid has: 2 to 16 are grids, 32 is float."""
     if type(bits) is not int or not (2 <= bits <= _MOST_BITS or bits == FLOAT_BITS):
         raise ConfigError(
-            f"bits = {bits!r}", remedy=f"choose 2 to {_MOST_BITS}, or {FLOAT_BITS} for none; 1 bit has no such grid"
+            f"{name} = {bits!r}", remedy=f"choose 2 to {_MOST_BITS}, or {FLOAT_BITS} for none; 1 bit has no such grid"
         )
 
 

@@ -23,6 +23,10 @@ from coordinator.rounds.phases import NEXT, Phase
 from edge_agent import config
 from edge_agent.__main__ import main as agent_main
 from edge_agent.config import load_config
+from models.archs import arch_names, tensors_of
+from models.personal.settings import Personal
+from models.tasks import task, task_names
+from models.weights.settings import PENALTIES, SETTINGS
 from tests.papers import LOCAL, Papers
 from wire.messages.reports import STATES
 from wire.topics import acl_file
@@ -30,6 +34,7 @@ from wire.topics import acl_file
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL))
+_SHAPES = {**SETTINGS, **PENALTIES}
 CODE = re.compile(r"E-[A-Z]+(?:-[A-Z]+)*")
 
 
@@ -68,15 +73,44 @@ def test_every_key_of_the_board_with_its_default():
 
 
 def test_every_key_of_a_recipe_with_its_default():
-    found = [[(row[0], row[1]) for row in table] for table in tables(SECTIONS["Recipes"])]
+    found = [[(row[0], row[1]) for row in table] for table in tables(SECTIONS["Recipes"]) if len(table[0]) == 3]
+    del found[1]  # the tasks, below
     parts = ("devices", "split", "train", "uplink", "server", "schedule", "privacy", "evaluate")
     top = [
         (name, "the file's name" if name == "`name`" else shown)
         for name, shown in told(recipe.Recipe, (*parts, "downlink", "personal"))
     ]
-    assert found == [top, *(told(getattr(sections, name.capitalize())) for name in parts)]
+    assert found == [top, *(told(getattr(sections, name.capitalize())) for name in parts), told(Personal)]
     assert {item.name for item in fields(sections.Downlink)} < {item.name for item in fields(sections.Uplink)}
     assert set(recipe.recipe_names()) == set(re.findall(r"`([a-z0-9-]+)`", SECTIONS["Recipes"].split("|")[0]))
+
+
+def test_every_task_and_every_net():
+    names = {name: task(name).arch for name in task_names()}
+    assert {row[0].strip("`"): row[2].strip("`") for row in tables(SECTIONS["Recipes"])[1]} == names
+    (nets,) = re.findall(
+        r"^Nets, with their sizes where none are given: (.*?)\. Tasks", SECTIONS["Recipes"], re.M | re.S
+    )
+    told_of = set(re.findall(r"`([a-z0-9-]+)`", nets))
+    assert {name.split("-")[0] for name in told_of} == set(arch_names())
+    inputs = {"cnn1d": (6, 100), "vector": (1,)}
+    for name in told_of:
+        short = name.split("-")[0]
+        shape = inputs.get(short, (1, 28, 28))
+        assert tensors_of(name, shape, 10) == tensors_of(short, shape, 10)
+
+
+def test_every_setting_of_transforms_and_penalties_with_its_default():
+    methods = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    found = {row[0].strip("`"): row[1] for table in tables(methods) for row in table if row[0].strip("`") in _SHAPES}
+    shown = {
+        name: ", ".join(
+            f"`{item.name}` (needed)" if default_of(item) == "needed" else f"`{item.name} = {default_of(item)[1:-1]}`"
+            for item in fields(kind)
+        )
+        for name, kind in _SHAPES.items()
+    }
+    assert found == shown
 
 
 def test_the_example_is_a_configuration(tmp_path):
