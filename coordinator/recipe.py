@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from coordinator.recipes.combine import check_combination, check_patterns
+from coordinator.recipes.combine import check_combination, check_patterns, check_skips
 from coordinator.recipes.personal import check_personal
 from coordinator.recipes.sections import (
     Devices,
@@ -65,6 +65,7 @@ class Recipe:
         check_range("rounds", self.rounds, 1, 1_000_000)
         check_range("seed", self.seed, 0, (1 << 63) - 1)
         check_combination(self)
+        check_skips(self.train, spec)
         check_personal(self.personal, spec)
 
     @property

@@ -69,7 +69,7 @@ def _warn_of_privacy(recipe: Recipe) -> None:
     if not recipe.privacy.clip:
         return
     try:
-        spent = epsilon(recipe.privacy, recipe.rounds, recipe.devices.goal)
+        spent = epsilon(recipe.privacy, recipe.rounds, recipe.devices.invited)
     except BitfleetError as exc:
         log_event("privacy", epsilon="unknown", reason=str(exc))
         return

@@ -35,6 +35,7 @@ from wire.transport import Down, Event, Message, Sent, Transport, Unsent, Up
 
 __all__ = ["Agent"]
 
+_SPOILED = frozenset({"E-MAGNITUDE", "E-NONFINITE"})
 _LONGEST_WAIT_S = 30.0
 _LARGEST_BLOB_BYTES = 1 << 32
 
@@ -226,7 +227,8 @@ class Agent:
             upload.resume(receipt.spans or ((0, upload.entry.size),), now_s)
             return
         entry = upload.entry
-        settle_memory(self.config.state_dir / MEMORY, entry.run, entry.round, receipt.verdict)
+        fate = "spoiled" if receipt.code in _SPOILED else receipt.verdict
+        settle_memory(self.config.state_dir / MEMORY, entry.run, entry.round, fate)
         self.standing = self.standing.settle(entry.run, entry.round)  # a refusal names the open round
         save_standing(self.config.state_dir, self.standing, self.config.durable)
         remove(entry)

@@ -32,13 +32,8 @@ EXPLAINED: dict[str, str] = {
         "the direction is the paper's, the gap is smaller: 40 rounds on this net end where both still learn (see"
         " `zf-falling-rate`)."
     ),
-    "zf-95-ratio-0": "as `zf-90-ratio-0`.",
     "zf-90-top-diff-0": "as `zf-90-ratio-0`.",
     "zf-95-top-diff-0": "as `zf-90-ratio-0`.",
-    "zf-90-unmasked": (
-        "it loses 17 points, not all of its accuracy: only the three inner layers of this net are thinned, the first"
-        " and the last stay whole."
-    ),
     "zf-90-near-best": (
         "the difference rules are better here. Top-k weights draws every position that few devices send towards 0, and"
         " in 40 rounds the net does not get over it."

@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from models.archs import tensors_of
 from models.plugins import nearest
+from models.weights.settings import check_penalty, check_transforms, shaped_names
 from wire.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.recipe import Recipe
+    from coordinator.recipes.sections import Train
+    from wire.spec import ModelSpec
 
-__all__ = ["check_combination", "check_patterns"]
+__all__ = ["check_combination", "check_patterns", "check_skips"]
 
 
 def check_combination(recipe: Recipe) -> None:
@@ -27,6 +31,16 @@ def check_patterns(place: str, patterns: Iterable[str], names: Sequence[str]) ->
     for pattern in patterns:
         if pattern not in ("first", "last") and not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"{place}: {pattern!r} fits no trainable tensor", remedy=nearest(pattern, names))
+
+
+def check_skips(train: Train, spec: ModelSpec) -> None:
+    """Raises ConfigError where `skip` names no tensor of the net, or leaves a method none to work on."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors_of(spec.arch, spec.input, spec.outputs)}
+    for settings in (*check_transforms(train.transforms), check_penalty(train.penalty)):
+        skip: Sequence[str] = getattr(settings, "skip", ())
+        if skip and not shaped_names(shapes, skip):
+            what = f"{type(settings).__name__.lower()}: skip = {list(skip)} leaves no tensor of {spec.arch!r}"
+            raise ConfigError(what, remedy="skip less, or take a net of more layers")
 
 
 def _has(stages: tuple[Mapping[str, Any], ...], name: str) -> bool:
@@ -49,6 +63,17 @@ def _late(recipe: Recipe) -> bool:
     return recipe.devices.late == "fold"
 
 
+def _amplifies(stages: tuple[Mapping[str, Any], ...]) -> bool:
+    """Tells whether what stages leave out of an array can be more than the array: then what is left grows for ever.
+
+    Levels on a scale as long as the whole array are mostly noise, and so is one level where nothing is thinned before.
+    """
+    for stage in stages:
+        if stage.get("stage") == "levels":
+            return stage.get("norm") == "l2" or (stage.get("levels") == 1 and not _has(stages, "topk"))
+    return False
+
+
 _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
     (
         lambda r: _late(r) and _weights(r),
@@ -69,6 +94,21 @@ _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
         lambda r: r.uplink.feedback and not r.uplink.stages,
         "uplink.feedback without stages",
         "nothing is left out of an update without stages: add some, or drop feedback",
+    ),
+    (
+        lambda r: r.uplink.feedback and any(stage.get("by") == "weights" for stage in r.uplink.stages),
+        'uplink.feedback with stages by = "weights"',
+        'where the weights are small nothing would ever be sent, and what was left out pile up: write by = "values"',
+    ),
+    (
+        lambda r: r.uplink.feedback and _amplifies(r.uplink.stages),
+        "uplink.feedback with levels of such noise",
+        'what is left out would grow from round to round: choose norm = "max" and 2 levels or more, or drop feedback',
+    ),
+    (
+        lambda r: _amplifies(r.downlink.stages),
+        "downlink.stages with levels of such noise",
+        'the way down has feedback, and what is left out would grow: choose norm = "max" and 2 levels or more',
     ),
     (
         lambda r: bool(r.uplink.whole) and r.uplink.scope == "update",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,11 @@ class Devices:
         check_range("devices.max_abandoned", self.max_abandoned, 1, 1_000_000)
         if self.late not in ("refuse", "fold"):
             raise ConfigError(f"devices.late = {self.late!r}", remedy='choose "refuse" or "fold"')
+
+    @property
+    def invited(self) -> int:
+        """Returns how many devices a round invites."""
+        return math.ceil(self.over * self.goal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class Conductor:
             self._abandon(row, f"{len(eligible)} devices within {want.selection_timeout_s:.0f} s, too few for a quorum")
             return
         order = state.planner.order(row.number, len(eligible))
-        chosen = sorted(eligible[at] for at in order[: math.ceil(want.over * want.goal)])
+        chosen = sorted(eligible[at] for at in order[: want.invited])
         with state.database.change():
             state.book.invite(row, chosen)
             state.row = advance(state.database, row, Phase.CONFIGURATION, devices=chosen, eligible=len(eligible))

@@ -3,6 +3,7 @@
 pending   the round's update is not settled yet
 accepted  its receipt says that it counts
 refused   its receipt says that it does not
+spoiled   its receipt says that its values can be no right ones: what it wanted must not come again
 
 The child writes a pending file before the update appears in the outbox; the resident renames it on the receipt. So the
 child of the next round knows what became of the last update, and a round that is done again starts from the file
@@ -17,7 +18,7 @@ from pathlib import Path
 
 __all__ = ["MEMORY", "Kept", "memory_path", "newest_memory", "prune_memory", "settle_memory"]
 
-_NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<fate>pending|accepted|refused)\.memory")
+_NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<fate>pending|accepted|refused|spoiled)\.memory")
 MEMORY = "memory"
 _MOST_RUNS = 4
 

@@ -101,7 +101,7 @@ def fit_personal(
     load(net, base)
     roles = [_PERSONAL, _LOCAL] if personal.local_only else [_PERSONAL]
     students = {role: _student(role, now, memory) for role in roles}
-    sample = Dataset(train.x[:_MEASURED_EXAMPLES], train.y[:_MEASURED_EXAMPLES])
+    sample = train.spread(_MEASURED_EXAMPLES)
     metrics = {"loss_before": measure(net, sample)["loss"], **_accuracy("global", net, held)}
     _learn_together(net, students, train, now)
     metrics["loss_after"] = measure(net, sample)["loss"]

@@ -4,6 +4,8 @@ Error feedback (Seide et al., 2014; Karimireddy et al., 2019): with u = change +
 
     residual <- u - s   if the update counted,      residual <- u   if it was refused
 
+but 0 if it was refused for values that can be no right ones, which would be as wrong the next time;
+
 so both are kept until the receipt says which. Clipping: u <- u * min(1, clip / ||u||_2) over all that is sent.
 """
 
@@ -36,6 +38,8 @@ def encoded(
 
 
 def _with_residual(change: Params, memory: Mapping[str, Array], fate: str) -> Params:
+    if fate == "spoiled":
+        return change
     prefix = _KEPT if fate == "accepted" else _WANTED
     kept = {name: memory[prefix + name] for name in change if prefix + name in memory}
     return add(change, kept) if len(kept) == len(change) else change

@@ -52,7 +52,7 @@ def fit(
         return fit_personal(base, spec, data, settings, key, memory=memory or {})
     net = build(spec, still)
     load(net, base)
-    sample = Dataset(data.x[:_MEASURED_EXAMPLES], data.y[:_MEASURED_EXAMPLES])
+    sample = data.spread(_MEASURED_EXAMPLES)
     shapes = {name: tuple(weight.shape) for name, weight in net.named_parameters()}
     transforms = transforms_of(settings.transforms, shaped_names(shapes))
     before = _loss(net, transforms, sample)
@@ -79,7 +79,7 @@ class _Objective:
         loss = cross_entropy(functional_call(self.net, dict(shaped), (x,)) if self.transforms else self.net(x), y)
         if self.penalty is None:
             return loss
-        return loss + self.penalty({name: weight for name, weight in self.own.items() if weight.requires_grad})
+        return loss + self.penalty(self.own)
 
 
 def _descend(
@@ -95,7 +95,8 @@ def _descend(
         return
     speeds = [torch.zeros_like(weight) for weight in weights] if settings.momentum else []
     generator = torch.Generator().manual_seed(key_of(*key, "transform") & _SEED_BITS)
-    objective = _Objective(net, own, transforms, penalty_of(settings.penalty), generator)
+    frozen = {name for name, weight in own.items() if not weight.requires_grad}
+    objective = _Objective(net, own, transforms, penalty_of(settings.penalty, frozen), generator)
     net.train()
     with ExitStack() as hooks:
         for transform in transforms:

@@ -69,6 +69,9 @@ class Personal:
         check_range("personal: held_out", self.held_out, 0, 0.9)
         for name in ("slope", "centre_rate", "sharpness", "warm_rounds", "rate"):
             check_range(f"personal: {name}", getattr(self, name), 0, _LARGEST)
+        if self.global_loss == "kd" and not self.distil:
+            said = 'personal: distil = 0 with global_loss = "kd" teaches the global model nothing'
+            raise ConfigError(said, remedy='choose distil above 0, or global_loss = "ce+kd"')
         if self.freeze_round and not self.warm_rounds <= self.freeze_round <= _LARGEST:
             remedy = f"choose 0 for never, or at least warm_rounds = {self.warm_rounds}: before it there are no centres"
             raise ConfigError(f"personal: freeze_round = {self.freeze_round}", remedy=remedy)

@@ -9,7 +9,7 @@ autograd gives dKurt/dw = 4 / (n std) * (z^3 - mean(z^3) - z Kurt). The term sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -26,23 +26,24 @@ Penalty: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor]
 _FLAT = 1e-6
 
 
-def penalty_of(table: Mapping[str, Any]) -> Penalty | None:
-    """Returns the penalty that a plan's table names, to be called with the trainable tensors; None where there is none.
+def penalty_of(table: Mapping[str, Any], frozen: Collection[str] = ()) -> Penalty | None:
+    """Returns the penalty that a plan's table names, to be called with all tensors of a net; None where there is none.
 
-    Tensors of one dimension are left out: a bias that starts at 0 has no kurtosis.
+    Tensors of one dimension are left out, a bias that starts at 0 has no kurtosis; and so are `frozen` ones.
     """
     settings = check_penalty(table)
-    return None if settings is None else partial(_kure, settings)
+    return None if settings is None else partial(_kure, settings, frozen)
 
 
-def _kure(settings: Kure, params: Mapping[str, Tensor]) -> Tensor:
+def _kure(settings: Kure, frozen: Collection[str], params: Mapping[str, Tensor]) -> Tensor:
     names = shaped_names({name: tuple(weight.shape) for name, weight in params.items()}, settings.skip)
-    return settings.strength * kurtosis_penalty([params[name] for name in names], settings.target)
+    return settings.strength * kurtosis_penalty([params[name] for name in names if name not in frozen], settings.target)
 
 
 def kurtosis(w: Tensor) -> Tensor:
     """Returns the kurtosis (population, not excess) of all entries; NaN for equal entries, which have none."""
     away = w - w.mean()
+    away = away / away.detach().abs().amax()  # the fourth power of a small spread is 0 in float32
     square = away * away
     return (square * square).mean() / square.mean().square()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.data import load_folder
+from models.data import Dataset, load_folder
 from wire.errors import DataError
 
 X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 1, 0])
@@ -130,3 +130,12 @@ def check_fault(folder, says, place):
         load_folder(folder, (3,), 2)
     assert place in caught.value.message
     assert caught.value.remedy
+
+
+def test_a_spread_sample_of_a_sorted_file_has_all_classes_in_proportion():
+    labels = np.repeat(np.arange(3), [600, 300, 100])
+    data = Dataset(np.arange(1000, dtype=np.float32)[:, None], labels)
+    sample = data.spread(100)
+    assert np.bincount(sample.y).tolist() == [60, 30, 10]
+    assert len(set(sample.x[:, 0])) == 100
+    assert data.spread(1000) is data

@@ -14,6 +14,8 @@ FOLD, WEIGHTS = "devices.late=fold", "uplink.kind=weights"
 TOPK = 'uplink.stages=[{stage="topk",share=0.1}]'
 LEVELS = 'uplink.stages=[{stage="levels",levels=3}]'
 FEEDBACK, PRIVATE = "uplink.feedback=true", "privacy.clip=1.0"
+LONG = 'uplink.stages=[{stage="topk",share=0.1},{stage="levels",levels=2,norm="l2"}]'
+ONE = 'uplink.stages=[{stage="topk",share=0.1},{stage="levels",levels=1}]'
 QUPED = "personal={distil=0.5,skip=[]}"
 REFUSED = [
     ([FOLD, WEIGHTS], 'devices.late = "fold" with uplink.kind = "weights"', "undo newer rounds"),
@@ -42,10 +44,20 @@ REFUSED = [
         'downlink.stages with by = "weights"',
         "ranked by its own values",
     ),
+    (
+        [FEEDBACK, 'uplink.stages=[{stage="topk",share=0.1,by="weights"}]'],
+        'uplink.feedback with stages by = "weights"',
+        "nothing would ever be sent",
+    ),
+    ([FEEDBACK, LONG], "uplink.feedback with levels of such noise", "would grow from round to round"),
+    ([FEEDBACK, 'uplink.stages=[{stage="levels",levels=1}]'], "uplink.feedback with levels of such noise", "2 levels"),
+    ([LONG.replace("uplink", "downlink")], "downlink.stages with levels of such noise", "the way down has feedback"),
 ]
 TAKEN = [
     [FEEDBACK, TOPK],
     [FEEDBACK, TOPK, 'uplink.scope="tensor"', 'uplink.whole=["first","last","*.bias"]'],
+    [FEEDBACK, ONE],
+    [LONG],
     [FEEDBACK, LEVELS, "schedule.rule=ascending", 'freeze=["fc1.weight"]'],
     [FOLD, TOPK],
     [WEIGHTS, LEVELS, "schedule.rule=descending"],
@@ -101,3 +113,22 @@ def test_what_names_nothing_is_refused(settings, message):
     with pytest.raises(ConfigError) as caught:
         load_recipe("fedavg", settings)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [
+        ('train.transforms=[{transform="qat",skip=["nope*"]}]', "skip: 'nope*' is none of the tensors fc1.weight"),
+        ('train.penalty={penalty="kure",skip=["nope"]}', "skip: 'nope' is none of the tensors fc1.weight"),
+        ('train.transforms=[{transform="mqat",skip=["first","last"]}]', "mqat: skip = ['first', 'last'] leaves no"),
+        (
+            'train.transforms=[{transform="swat",sparsity=0.9}]',
+            "swat: skip = ['first', 'last'] leaves no tensor of 'mlp'",
+        ),
+    ],
+)
+def test_what_a_method_leaves_alone_is_looked_up_before_a_run(setting, what):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("fedavg", [setting])
+    assert what in str(caught.value)
+    assert load_recipe("fedavg", [setting.replace("nope*", "fc1*").replace("nope", "first"), "model=mlp-8-8-8"])

@@ -96,6 +96,30 @@ def test_an_update_that_did_not_count_comes_back_whole(fate):
     assert same(add(found, residual(fourth)), kept)
 
 
+def test_what_can_be_no_right_value_does_not_come_again():
+    _, memory = send(0, change(0), ({}, ""))
+    found, after = send(1, change(1), (memory, "spoiled"))
+    assert same(add(found, residual(after)), change(1))
+
+
+@pytest.mark.parametrize(
+    ("stages", "grows"),
+    [
+        (({"stage": "levels", "levels": 2, "norm": "l2"},), True),
+        (({"stage": "levels", "levels": 2},), False),
+        (({"stage": "topk", "share": 0.05}, {"stage": "levels", "levels": 1}), False),
+    ],
+)
+def test_why_some_stages_are_refused_with_feedback(stages, grows):
+    """What is left out stays bounded, or grows beyond all bounds, as coordinator/recipes/combine.py says."""
+    recalled, left = ({}, ""), []
+    for number in range(60):
+        _, memory = send(number, change(number), recalled, stages=stages)
+        recalled = memory, "accepted"
+        left.append(sum(float((values**2).sum()) for values in residual(memory).values()) ** 0.5)
+    assert (left[-1] > 4 * left[20]) is grows
+
+
 def test_an_update_that_counted_comes_back_less_what_was_sent():
     found, first = send(0, change(0), ({}, ""))
     again, second = send(1, ZERO, (first, "accepted"))

@@ -26,6 +26,7 @@ from wire.errors import ConfigError
         ({"warm_rounds": -1}, r"warm_rounds = -1"),
         ({"rate": float("inf")}, r"rate = inf"),
         ({"held_out": 1.0}, r"held_out = 1.0; choose 0 to 0.9"),
+        ({"distil": 0.0, "global_loss": "kd"}, r"teaches the global model nothing; choose distil above 0"),
         ({"freeze_round": 5}, r"freeze_round = 5; choose 0 for never, or at least warm_rounds = 10"),
         ({"center": 2}, r"unknown key 'center'; did you mean 'centres'"),
         ({"centres": 2.0}, r"centres = 2.0 is not a whole number"),

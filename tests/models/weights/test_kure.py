@@ -91,3 +91,19 @@ def test_strength_0_is_no_penalty_at_all():
     assert penalty_of({"penalty": "kure", "strength": 0}) is None
     assert penalty_of({}) is None
     assert penalty_of({"penalty": "kure"}) is not None
+
+
+def test_frozen_tensors_are_left_out_but_say_which_is_first():
+    params = {name: torch.randn(6, 5, generator=source()) for name in ("a.weight", "b.weight", "c.weight")}
+    penalty = penalty_of({"penalty": "kure", "skip": ["first"]}, frozen={"a.weight"})
+    gaps = [(float(kurtosis(params[name])) - 1.8) ** 2 for name in ("b.weight", "c.weight")]
+    assert float(penalty(params)) == pytest.approx(sum(gaps) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-12, 1e-30])
+def test_weights_next_to_nothing_have_a_kurtosis_and_a_gradient(scale):
+    w = torch.randn(30, 30, generator=source())
+    small = (w * scale).requires_grad_()
+    assert float(kurtosis(small.detach())) == pytest.approx(float(kurtosis(w)), rel=1e-4)
+    (gradient,) = torch.autograd.grad(kurtosis_penalty([small], 1.8), [small])
+    assert torch.isfinite(gradient).all()
