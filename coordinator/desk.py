@@ -10,6 +10,7 @@ from coordinator.rounds.accept import CONTENT_CODES, RoundView, check_update
 from coordinator.rounds.book import Counted
 from coordinator.rounds.intake import Intake
 from coordinator.run_state import RunState
+from coordinator.state.allowance import Allowance, admits
 from wire.errors import BitfleetError, Refused, StateError, WireError
 from wire.events import log_event
 from wire.frame import peek_header
@@ -23,16 +24,22 @@ from wire.transport import Message
 __all__ = ["Desk"]
 
 _MOST_REFUSALS = 20
+_MOST_STATE_LINES = 40
 _DIGEST_BYTES = 32
 
 
 @dataclass
 class Desk:
-    """Reads for a run. A device that is refused too often in one round is not listened to until the next."""
+    """Reads for a run. A device that is refused too often in one round is not listened to until the next.
+
+    `asks` is what a device may ask, `lines` how often its states may fill the log.
+    """
 
     state: RunState
     intake: Intake = field(init=False)
     refusals: Counter[tuple[int, str]] = field(default_factory=Counter)
+    asks: Allowance = field(default_factory=Allowance)
+    lines: Allowance = field(default_factory=lambda: Allowance(_MOST_STATE_LINES))
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.state.planner.folder / "inbox", durable=self.state.planner.durable)
@@ -45,7 +52,7 @@ class Desk:
         device, leaf = place
         if not message.retained:  # the broker says it again; the device sent it long ago
             self.state.accounts.heard(device, message.topic, len(message.payload))
-        shut = self.refusals[self.state.number, device] >= _MOST_REFUSALS
+        shut = self._shut(device)
         if shut and leaf in ("ask", "up"):
             return
         try:
@@ -69,13 +76,21 @@ class Desk:
         said = decode_state(payload)
         known = self.state.registry.devices.get(device)
         counts = self.state.registry.heard_state(device, said)
-        if counts and (known is None or known.state.state != said.state):
+        if not counts or (known is not None and known.state.state == said.state) or self._shut(device):
+            return
+        if not self.lines.excess(device, self.state.clock()):
             log_event("device", id=device, state=said.state, code=said.code or "none")
+
+    def _shut(self, device: str) -> bool:
+        """Tells whether a device is not listened to in this round any more."""
+        return self.refusals[self.state.number, device] >= _MOST_REFUSALS
 
     def _info(self, device: str, payload: bytes) -> None:
         self.state.registry.hear(device, "info", payload)
 
     def _ask(self, device: str, payload: bytes) -> None:
+        if not admits(self.asks, device, payload, self.state.clock()):
+            return
         ask = decode_ask(payload)
         if ask.what == "blob":
             known = self.state.library.ask(ask.digest, ask.spans, device, self.state.clock(), ask.piece_bytes)

@@ -98,12 +98,16 @@ class Fetch:
             raise disk_failure(exc) from exc
 
     def questions(self, now_s: float) -> list[Ask]:
-        """Returns what to ask for now, and waits longer before the next time."""
+        """Returns what to ask for now, and waits longer before the next time.
+
+        If something is to be asked for anew, only that: a thousand lost blobs must not make a million questions.
+        """
         self.asked_s, self.wait_s = now_s, min(_LONGEST_SILENCE_S, max(_SILENCE_S, 2 * self.wait_s))
         self.heard_s = now_s if self.heard_s is None else self.heard_s
+        anew = [digest for digest in self.wanted if digest not in self.asked]  # the others are on their way
         return [
-            Ask("blob", digest, spans=self._spans(digest, part), piece_bytes=self.piece_bytes)
-            for digest, part in self.wanted.items()
+            Ask("blob", digest, spans=self._spans(digest, self.wanted[digest]), piece_bytes=self.piece_bytes)
+            for digest in anew or self.wanted
         ]
 
     def cut(self) -> None:

@@ -15,7 +15,8 @@ from coordinator.library import Library
 from coordinator.post import Post, Source
 from coordinator.rollout.book import Published, RolloutBook
 from coordinator.rollout.publish import blobs_of, load_manifest
-from coordinator.rollout.stages import STAGES, Member, Rollout, begun, hear, obey, proceed
+from coordinator.rollout.stages import STAGES, Member, Rollout, begun, hear, obey, proceed, rested
+from coordinator.state.allowance import Allowance, admits
 from coordinator.state.registry import Registry
 from wire.errors import StateError, WireError
 from wire.events import log_event
@@ -28,6 +29,7 @@ __all__ = ["RolloutDesk", "open_desk"]
 _LOOK_S = 1.0
 _MOST_REFUSALS = 20
 _FORGIVEN_S = 3600.0
+_RESTED_S = 86400.0
 
 
 @dataclass
@@ -37,7 +39,8 @@ class RolloutDesk:
     `said` are devices whose offer was published over this link, `telling` and `clearing` the messages of which the
     broker has not said yet that it took them: offers, and (roll-out, device) of what is withdrawn. `pinned` are reports
     of devices whose owner pinned a model: they say so once, before they are offered anything. `refusals` counts, for an
-    hour, what was no message of a device. `heard` says that something came since `act` looked at all devices.
+    hour, what was no message of a device, `asks` what it may ask. `heard` says that something came since `act` looked
+    at all devices.
     """
 
     rollout: Rollout
@@ -53,9 +56,11 @@ class RolloutDesk:
     telling: dict[int, str] = field(default_factory=dict)
     clearing: dict[int, tuple[str, str]] = field(default_factory=dict)
     refusals: Counter[str] = field(default_factory=Counter)
+    asks: Allowance = field(default_factory=Allowance)
     pinned: dict[str, ModelReport] = field(default_factory=dict)
     looked_s: float = float("-inf")
     forgave_s: float = float("-inf")
+    rested_s: float = float("-inf")
     heard: bool = False
 
     def handle(self, event: Event) -> None:
@@ -83,13 +88,13 @@ class RolloutDesk:
     def answers(self, message: Message) -> bool:
         """Tells whether a message is this roll-out's beside a run: a report, or a question for what it gives away."""
         device, leaf = self.post.topics.split(message.topic) or ("", "")
-        if leaf != "ask":
+        if leaf != "ask" or not self._offered(device):
             return leaf == "model"
         try:
             ask = decode_ask(message.payload)
         except WireError:
             return False
-        return ask.what == "blob" and ask.digest in self.blobs and self._offered(device)
+        return ask.what == "blob" and ask.digest in self.blobs
 
     def _proceed(self) -> None:
         self._move(proceed(self.rollout, self.clock()))
@@ -126,6 +131,8 @@ class RolloutDesk:
 
     def _asked(self, device: str, payload: bytes) -> None:
         """Serves blobs of this roll-out to devices that it was offered to; every other question waits for a run."""
+        if not admits(self.asks, device, payload, self.clock()):
+            return
         ask = decode_ask(payload)
         if ask.what != "blob" or ask.digest not in self.blobs or not self._offered(device):
             return
@@ -149,6 +156,8 @@ class RolloutDesk:
         if now_s - self.forgave_s >= _FORGIVEN_S:  # a device that was mended since is heard again
             self.refusals.clear()
             self.forgave_s = now_s
+        if now_s - self.rested_s >= _RESTED_S:  # only in memory: a line for each device each day would say nothing
+            self.rollout, self.rested_s = rested(self.rollout), now_s
         wish = self.book.pending_wish(self.rollout.name)
         if wish:
             log_event("wish", rollout=self.rollout.name, wish=wish)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from wire.messages.rollout import ModelReport
 
-__all__ = ["OVER", "PASS_OVER", "STAGES", "STATUSES", "Member", "Rollout", "begun", "hear", "obey", "proceed"]
+__all__ = ["OVER", "PASS_OVER", "STAGES", "STATUSES", "Member", "Rollout", "begun", "hear", "obey", "proceed", "rested"]
 
 STAGES = ("canary", "third", "all")
 STATUSES = ("running", "paused", "held", "done", "stopped", "aborted")
@@ -36,7 +36,7 @@ _FEWEST_ENDS, _FAILED_SHARE = 2, 3
 class Member:
     """One device. `stage` is the one in which it was offered the model, -1 before; `outcome` is empty until its end.
 
-    `changes` counts its reports: one that never comes to rest is taken for failed.
+    `changes` counts its reports of this day: one that never comes to rest is taken for failed.
     """
 
     device: str
@@ -115,6 +115,11 @@ def obey(rollout: Rollout, wish: str, now_s: float) -> Rollout:
         members = tuple(_judged_anew(member, rollout.version, gone) for member in rollout.members)
         return replace(rollout, status="running", reason="", members=members, since_s=now_s, without=gone)
     return rollout
+
+
+def rested(rollout: Rollout) -> Rollout:
+    """Returns the roll-out with no reports counted yet, as on a new day: a device may say much in a year."""
+    return replace(rollout, members=tuple(replace(member, changes=0) for member in rollout.members))
 
 
 def begun(member: Member, version: int) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coordinator.library import Library
-from edge_agent.fetch import Fetch, held_models, plan_fetch, prune
+from edge_agent.fetch import Fetch, fetch_blobs, held_models, plan_fetch, prune
 from models.init import initial
 from tests.edge_agent.boards import echo_spec, keep, plan, spec_bytes
 from wire.bits import Bits
@@ -188,6 +188,18 @@ def test_all_is_asked_for_once_and_then_a_few_bytes_until_they_overtake_the_rest
     assert fetch.overdue_s(13.0) <= 0
     assert spans_of(fetch, 13.0) == ((1536, len(data)),)
     assert spans_of(fetch, 15.0) == ((1536, 2048),)
+
+
+def test_what_was_overtaken_is_asked_for_alone(tmp_path):
+    """With n blobs that are lost a device must not ask n times n times."""
+    fetch = fetch_blobs(tmp_path, {f"{number:064x}": 5000 for number in range(100)})
+    assert [len(fetch.questions(now_s)) for now_s in (0.0, 2.0)] == [100, 100]
+    for number in range(100):
+        digest = f"{number:064x}"
+        fetch.take(Chunk(digest, 5000, 0, memoryview(bytes(512))), 3.0)
+        assert fetch.overdue_s(3.0) <= 0
+        assert [(ask.digest, ask.spans) for ask in fetch.questions(3.0)] == [(digest, ((512, 5000),))]
+    assert len(fetch.questions(9.0)) == 100
 
 
 def test_after_a_cut_all_is_asked_for_again_in_smaller_pieces(tmp_path):

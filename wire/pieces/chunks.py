@@ -79,6 +79,19 @@ class Spans:
             start, end = min(start, touching[0][0]), max(end, touching[-1][1])
         self.held[first:past] = [(start, end)]
 
+    def remove(self, start: int, end: int) -> None:
+        """Notes that nothing of [start, end) is there."""
+        first = bisect_right(self.held, start, key=lambda span: span[1])
+        past = bisect_left(self.held, end, key=lambda span: span[0])
+        edges = [(low, min(high, start)) for low, high in self.held[first:past]]
+        edges += [(max(low, end), high) for low, high in self.held[first:past]]
+        self.held[first:past] = [(low, high) for low, high in edges if low < high]
+
+    def touches(self, start: int, end: int) -> bool:
+        """Tells whether any byte of [start, end) is there."""
+        at = bisect_left(self.held, end, key=lambda span: span[0]) - 1
+        return at >= 0 and self.held[at][1] > start
+
     def covers(self, start: int, end: int) -> bool:
         """Tells whether all of [start, end) is there."""
         at = bisect_right(self.held, start, key=lambda span: span[0]) - 1

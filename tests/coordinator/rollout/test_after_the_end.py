@@ -155,6 +155,26 @@ def test_after_an_hour_a_device_that_talked_nonsense_is_heard_again(done):
     assert rows(done)["dev-1"]["phase"] == "fetching"
 
 
+@pytest.mark.parametrize("how", ["a day later", "another process"])
+def test_a_process_that_stays_for_months_does_not_become_deaf_to_a_device(done, how):
+    for turn in range(450):
+        report = ModelReport("staged" if turn % 2 else "fetching", 1, turn % 2)
+        done.hub.route(TOPICS.device("dev-1", "model"), encode_model_report(report), False)
+    done.settle()
+    last = encode_model_report(ModelReport("refused", 1, code="E-MODEL-NAN"))
+    done.hub.route(TOPICS.device("dev-1", "model"), last, False)
+    done.settle()
+    assert rows(done)["dev-1"]["phase"] in ("staged", "fetching")
+    if how == "a day later":
+        done.clock_s += 86401
+    else:
+        done.open()
+    done.settle()
+    done.hub.route(TOPICS.device("dev-1", "model"), last, False)
+    done.settle()
+    assert (rows(done)["dev-1"]["phase"], done.outcomes()["dev-1"]) == ("refused", "failed")
+
+
 def test_what_a_pinned_device_said_once_counts_for_the_next_roll_out_too(scene):
     made = scene("healthy", "silent")
     pinned = encode_model_report(ModelReport("pinned", 7, 7, 7, 7))

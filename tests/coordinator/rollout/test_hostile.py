@@ -12,6 +12,7 @@ from wire.bits import Bits
 from wire.frame import Kind, encode_frame
 from wire.messages.reports import Ask, encode_ask
 from wire.messages.rollout import ModelReport, encode_model_report
+from wire.transport import Message
 
 
 @pytest.fixture
@@ -113,6 +114,18 @@ def test_only_blobs_of_this_roll_out_and_only_who_was_offered_it(made, heard):
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 1 << 39),))))
     assert heard == [("dev-0", manifest)] * 2
     assert made.desk.refusals == {"dev-0": 1}
+
+
+def test_more_questions_than_an_honest_device_has_are_dropped(made, heard):
+    made.desk.asks.most = 100
+    question = encode_ask(Ask("blob", made.desk.offer.manifest, spans=((0, 10),)))
+    for _ in range(300):
+        made.desk.handle(Message(TOPICS.device("dev-0", "ask"), question))
+    assert len(heard) == 100
+    assert made.desk.refusals == {"dev-0": 1}
+    made.clock_s += 10.0
+    made.desk.handle(Message(TOPICS.device("dev-0", "ask"), question))
+    assert len(heard) == 101
 
 
 def test_a_device_that_never_rests_fills_no_disk(made):

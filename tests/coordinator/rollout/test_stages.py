@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.rollout.stages import OVER, STAGES, STATUSES, Member, Rollout, begun, hear, obey, proceed
+from coordinator.rollout.stages import OVER, STAGES, STATUSES, Member, Rollout, begun, hear, obey, proceed, rested
 from wire.messages.rollout import ModelReport
 
 VERSION = 5
@@ -201,6 +201,9 @@ def test_a_device_that_never_comes_to_rest_has_failed():
         rollout = hear(rollout, "d0", SAID["staged" if turn % 2 else "fetching"])
     assert (rollout.members[0].outcome, rollout.members[0].changes) == ("failed", 200)
     assert proceed(rollout, 0.0).status == "held"
+    assert hear(rollout, "d0", SAID["healthy"]) == rollout
+    heard = hear(rested(rollout), "d0", SAID["healthy"]).members[0]
+    assert (heard.report, heard.outcome, heard.changes) == (SAID["healthy"], "failed", 1)
 
 
 @pytest.mark.parametrize(("word", "has"), [("fetching", False), ("staged", True), ("healthy", True), ("refused", True)])

@@ -73,6 +73,21 @@ def test_spans_are_the_set_of_their_bytes(ranges):
     assert spans.missing(1) == missing[:1]
 
 
+@given(RANGES, RANGES)
+def test_what_is_removed_is_not_there(ranges, removed):
+    spans, there = Spans(80), set()
+    for start, end in ranges:
+        spans.add(start, end)
+        there |= set(range(start, end))
+    for start, end in removed:
+        assert spans.touches(start, end) == bool(there & set(range(start, end)))
+        spans.remove(start, end)
+        there -= set(range(start, end))
+        assert {at for s, e in spans.held for at in range(s, e)} == there
+        assert all(s < e for s, e in spans.held)
+        assert all(a[1] < b[0] for a, b in zip(spans.held, spans.held[1:], strict=False))
+
+
 def test_nothing_is_complete_when_nothing_is_wanted():
     assert Spans(0).complete and Spans(0).missing() == ()
 
