@@ -4,7 +4,7 @@ E-EXPORT is raised, with the reason in words, unless
 
 - the ONNX checker finds nothing, and the file needs no other file;
 - ONNX Runtime loads it, and after optimisation it runs what the plainly stored model runs: no unpacking is left, and in
-  the profile int8 every Conv and Gemm is an integer kernel;
+  the profile int8 every layer whose weight has a form is an integer kernel;
 - every output is finite;
 - float: outputs are within max(1e-4, 1e-5 * the largest logit) of PyTorch's, and the same class is on top, but for
   inputs whose two best logits lie within 1e-5 (times the largest logit, if that is above 1) of each other;

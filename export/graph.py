@@ -18,15 +18,26 @@ import torch
 from onnx import numpy_helper
 
 from export.idle import without_idle
+from export.linear import as_gemms
 from export.refused import ExportError
-from export.store.layers import IR_VERSION, OPSET, WEIGHTED, replaced, weighted_nodes, weights_of
+from export.store.layers import IR_VERSION, OPSET, TURNED, WEIGHTED, left_of, replaced, weighted_nodes, weights_of
 from export.store.sheet import Sheet
 from models.init import frozen
 from models.nets import build, load
 from wire.params import Array, Params, check_shapes
 from wire.spec import ModelSpec
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "float_graph", "replaced", "weighted_nodes", "weights_of"]
+__all__ = [
+    "INPUT",
+    "IR_VERSION",
+    "OPSET",
+    "OUTPUT",
+    "float_graph",
+    "left_of",
+    "replaced",
+    "weighted_nodes",
+    "weights_of",
+]
 
 INPUT = "input"
 OUTPUT = "output"
@@ -44,8 +55,9 @@ def float_graph(
     net = build(spec, still)
     values = {**params, **still}
     names = [name for name, _ in net.named_parameters()]
-    load(net, _numbered({name: values[name] for name in names}))
-    return _tidied(_traced(net, spec), {name: values[name] for name in names})
+    numbered = _numbered({name: values[name] for name in names})
+    load(net, numbered)
+    return _tidied(as_gemms(_traced(net, spec), numbered.values()), {name: values[name] for name in names})
 
 
 def _numbered(values: Mapping[str, Array]) -> Params:
@@ -87,8 +99,9 @@ def _tidied(model: onnx.ModelProto, params: Params) -> onnx.ModelProto:
     sheet, names = Sheet(mark="g"), {INPUT: INPUT, OUTPUT: OUTPUT, "": ""}
     for old, values in _constants(model):
         known = _named(values, params)
-        if known is not None and known[0] in sheet.tensors:
-            raise ExportError(f"parameter {known[0]!r} is used in two layouts", remedy="keep two parameters")
+        plain = known[0].removeprefix(TURNED) if known else ""
+        if plain in sheet.tensors or TURNED + plain in sheet.tensors:
+            raise ExportError(f"parameter {plain!r} is used in two layouts", remedy="keep two parameters")
         names[old] = sheet.tensor(*known) if known else sheet.constant(values, values.dtype)
     for at, node in enumerate(node for node in model.graph.node if node.op_type != "Constant"):
         if any(one.type == onnx.AttributeProto.GRAPH for one in node.attribute):
@@ -104,7 +117,7 @@ def _tidied(model: onnx.ModelProto, params: Params) -> onnx.ModelProto:
     graph = onnx.helper.make_graph(
         sheet.nodes, "bitfleet", list(model.graph.input), list(model.graph.output), list(sheet.tensors.values())
     )
-    return _checked(onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=IR_VERSION))
+    return onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=IR_VERSION)
 
 
 def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
@@ -116,7 +129,9 @@ def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, npt.NDArray[np.gen
 
 
 def _named(numbers: npt.NDArray[np.generic], params: Params) -> tuple[str, Array] | None:
-    """Returns the parameter whose elements' numbers these are, and its values in the same places."""
+    """Returns the name of the parameter whose elements have these numbers, and its values in the same places; the name
+    is marked if the parameter is no vector, and its elements lie otherwise in the net.
+    """
     if numbers.dtype != np.float32 or not numbers.size:
         return None
     at = np.ascontiguousarray(numbers).view(np.uint32).astype(np.int64).reshape(-1) - _FIRST
@@ -124,14 +139,7 @@ def _named(numbers: npt.NDArray[np.generic], params: Params) -> tuple[str, Array
         if 0 <= at[0] < value.size:
             if not np.array_equal(np.sort(at), np.arange(value.size)):
                 raise ExportError(f"parameter {name!r} is changed before it is used", remedy="use it as it is")
-            return name, value.reshape(-1)[at].reshape(numbers.shape)
+            own = value.ndim < 2 or (numbers.shape == value.shape and np.array_equal(at, np.arange(value.size)))
+            return name if own else TURNED + name, value.reshape(-1)[at].reshape(numbers.shape)
         at -= value.size
     return None
-
-
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
-    for node in weighted_nodes(model):
-        turned = node.op_type == "Gemm" and not any(one.name == "transB" and one.i for one in node.attribute)
-        if turned:
-            raise ExportError(f"the weight of {node.name!r} has its inputs first", remedy="use torch.nn.Linear")
-    return model

@@ -83,10 +83,11 @@ def add_integer_graph(
     known: dict[str, str] = {}  # the float values that are read in place of others
     _add_rounded(sheet, plan, activations, known, *(one.name for one in model.graph.input))
     for node in model.graph.node:
-        inputs = [known.get(name, name) for name in node.input]
+        inputs = [
+            _add_weight(sheet, name, scales[name]) if name in scales else known.get(name, name) for name in node.input
+        ]
         if (node.name or node.output[0]) in weighted:
             units = activations.scale[plan.scale_of[node.input[0]]] * scales[node.input[1]]
-            inputs[1] = _add_weight(sheet, node.input[1], scales[node.input[1]])
             inputs[2:] = [_add_bias(sheet, floats.get(name), units) for name in node.input[2:]]
         output = node.output[0]
         if node.op_type == "Relu" and _clips_at_zero(plan, activations, output) and output not in ends:
@@ -144,7 +145,13 @@ def _runner(model: onnx.ModelProto, values: tuple[str, ...]) -> Callable[[Array]
     for value in inner:
         watched.graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
     session = open_session(watched.SerializeToString())
-    return lambda batch: {name: batch, **dict(zip(inner, run(session, batch, inner), strict=True))}
+    own = [value for value in values if value == name]
+
+    def seen(batch: Array) -> dict[str, Array]:
+        found = run(session, batch, inner) if inner else []  # no names would ask for all outputs
+        return {**dict.fromkeys(own, batch), **dict(zip(inner, found, strict=True))}
+
+    return seen
 
 
 def _finite(name: str, value: np.float32) -> float:

@@ -20,13 +20,15 @@ from export.grids import PROFILES
 from export.int8 import Activations, add_integer_graph
 from export.refused import ExportError
 from export.store.elements import PACKINGS, Carrier, carrier_of
-from export.store.layers import weights_of
+from export.store.layers import left_of, weights_of
 from export.store.sheet import Sheet
 from export.store.weights import add_float, add_int8, add_int8_twin
 from wire.params import Array, params_digest
 from wire.spec import canonical_json
 
-__all__ = ["computed", "twin", "write"]
+__all__ = ["computed", "twin", "widths", "write"]
+
+_FLOAT_BITS = 32
 
 
 def write(
@@ -68,6 +70,11 @@ def computed(form: Form, profile: str) -> Array:
     return (form.rounded() if profile == "int8" and isinstance(form, Table) else form).values()
 
 
+def widths(model: onnx.ModelProto, forms: Mapping[str, Form]) -> dict[str, int]:
+    """Returns the bits of each tensor that is no vector: those of its form, or 32 where no form reaches it."""
+    return {name: form.bits for name, form in forms.items()} | dict.fromkeys(left_of(model), _FLOAT_BITS)
+
+
 def _finished(
     sheet: Sheet,
     model: onnx.ModelProto,
@@ -82,7 +89,8 @@ def _finished(
         add_integer_graph(sheet, model, activations, {name: _scale(forms[name]) for name in names})
     told = {key: _text(value) for key, value in (metadata or {}).items()}
     carrier = carrier_of(sheet.tensors.values())
-    told |= _facts({name: forms[name] for name in names}, activations, carrier)
+    ordered = {name: forms[name] for name in names}
+    told |= _facts(ordered, widths(model, ordered), activations, carrier)
     return _serialised(model, sheet, carrier, told | {"input": _text([one.dim_value for one in _sides(model)])})
 
 
@@ -111,13 +119,14 @@ def _scale(form: Form) -> Array:
     raise ExportError(f"a weight of the form {type(form).__name__}", remedy="profile int8 takes whole numbers")
 
 
-def _facts(forms: Mapping[str, Form], activations: Activations | None, carrier: Carrier) -> dict[str, str]:
+def _facts(
+    forms: Mapping[str, Form], bits: Mapping[str, int], activations: Activations | None, carrier: Carrier
+) -> dict[str, str]:
     """Returns what the file says of itself; the digest names the values it computes with."""
     profile = "float" if activations is None else "int8"
-    widths = {name: form.bits for name, form in forms.items()}
-    same = len(set(widths.values())) == 1
+    same = len(set(bits.values())) == 1
     facts = {
-        "bits": str(next(iter(widths.values()))) if same else _text(widths),
+        "bits": str(next(iter(bits.values()))) if same else _text(bits),
         "ir": str(carrier.ir),
         "min_runtime": carrier.min_runtime,
         "opset": str(carrier.opset),

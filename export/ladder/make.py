@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from export.gate import check
-from export.graph import float_graph, weights_of
+from export.graph import float_graph, left_of, weights_of
 from export.ladder.choice import choose_rule, examples_of
 from export.ladder.drafts import Bench, Draft, Wish, drafts, written
 from export.ladder.folder import leave, prepare
@@ -22,7 +22,7 @@ from export.ladder.source import Judged, Source, judged
 from export.proof.clocks import race
 from export.refused import ExportError
 from export.sessions import answers, open_session
-from export.variant import computed, twin
+from export.variant import computed, twin, widths
 from wire.errors import BitfleetError
 from wire.params import Array, params_digest
 
@@ -82,7 +82,7 @@ def _add_profile(bench: Bench, report: dict[str, Any], files: dict[str, bytes], 
         report["sensitivity"] += draft.table
         files[entry["file"]] = data
         if draft.nested:
-            nested[round(entry["bits"])] = data
+            nested[next(iter(draft.forms.values())).bits] = data
     if nested:
         _add_bundle(bench, nested, report, files)
 
@@ -104,12 +104,13 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
     if bench.profile == "int8":
         _check_integers(source, weights, data)
     file = onnx.load_model_from_string(data)
-    counts = [(bench.weights[name].size, form.bits) for name, form in draft.forms.items()]
+    sizes = {name: values.size for name, values in bench.weights.items()} | left_of(bench.model)
+    bits = widths(bench.model, draft.forms)
     entry = {
         "name": draft.name,
         "profile": bench.profile,
-        "bits": sum(size * bits for size, bits in counts) / sum(size for size, _ in counts),
-        "widths": {name: form.bits for name, form in draft.forms.items()},
+        "bits": sum(sizes[name] * each for name, each in bits.items()) / sum(sizes.values()),
+        "widths": bits,
         "ranges": f"{draft.ranges}, {draft.limit}" if draft.limit else draft.ranges,
         "file": f"{draft.name}.onnx",
         "bytes": len(data),
@@ -175,6 +176,7 @@ def _head(bench: Bench) -> dict[str, Any]:
         "lineage": dict(source.lineage),
         "machine": f"{_processor()[:_MOST_NAME]}, {platform.machine()}",
         "parameters": sum(tensor.count for tensor in (*source.spec.trainable, *source.spec.frozen)),
+        "left_float": left_of(bench.model),
         "calibration": 0 if source.chooses is None else len(source.chooses),
         "examples": whole.pop("examples"),
         "float": {"bytes": len(plain), **whole, "latency_ms": alone.first_ms},

@@ -49,6 +49,9 @@ def markdown(report: Report) -> str:
     for runtime in sorted({one["min_runtime"] for one in report["variants"]} - {_OLDEST}):
         newer = ", ".join(f"`{one['name']}`" for one in report["variants"] if one["min_runtime"] == runtime)
         lines += ["", f"Only for ONNX Runtime {runtime} and newer: {newer}."]
+    if report["left_float"]:
+        named = ", ".join(f"`{name}` ({count:,} values)" for name, count in report["left_float"].items())
+        lines += ["", f"No form reaches these, which stay float32 and count as 32 bits: {named}."]
     if report["refused"]:
         lines += ["", "Not written, and why:", ""]
         lines += [f"- `{one['name']}`: {one['reason']}" for one in report["refused"]]

@@ -29,7 +29,7 @@ def operators_of(data: bytes) -> dict[str, int]:
 def unfolded(found: dict[str, int], plain: dict[str, int], profile: str, kernels: int) -> str:
     """Returns what is wrong with the operators `found`, in words; empty if nothing is.
 
-    `plain` are those of the same model with its weights stored plainly, `kernels` how many Conv and Gemm it has.
+    `plain` are those of the same model with its weights stored plainly, `kernels` how many layers have forms.
     """
     more = {name: count for name, count in found.items() if count > plain.get(name, 0)}
     if more:
@@ -38,6 +38,6 @@ def unfolded(found: dict[str, int], plain: dict[str, int], profile: str, kernels
         return f"after optimisation {why}: {more} more than in the plain model"
     wanted = _INTEGER_KERNELS if profile == "int8" else _FLOAT_KERNELS
     have = sum(found.get(name, 0) for name in wanted)
-    if have != kernels:
+    if have < kernels:  # the runtime may make more of what is none
         return f"{have} of {kernels} layers are {' or '.join(wanted)} after optimisation: {found}"
     return ""

@@ -24,7 +24,7 @@ from typing import Any
 from wire.errors import WireError
 from wire.spec import canonical_json, parse_json
 
-__all__ = ["Planes", "cut", "make_bundle", "prefixes"]
+__all__ = ["Planes", "cut", "make_bundle", "prefixes", "width_of"]
 
 _MAGIC = b"BFNB"
 _HEAD = 8
@@ -72,6 +72,15 @@ def prefixes(bundle: bytes) -> dict[int, int]:
     header, start = _header(bundle)
     step = sum(header["layers"])
     return {one["bits"]: start + one["bits"] * step for one in header["widths"]}
+
+
+def width_of(prefix: bytes, digest: str) -> int:
+    """Returns the width of the file with this SHA-256, by the header's word; WireError if there is none."""
+    header, _ = _header(prefix)
+    bits = next((one["bits"] for one in header["widths"] if one["sha256"] == digest), None)
+    if bits is None:
+        raise WireError(f"the bundle has no file {digest[:12]}...", code="E-BUNDLE")
+    return int(bits)
 
 
 def cut(prefix: bytes, bits: int) -> bytes:

@@ -28,7 +28,6 @@ def cut_header(config: AgentConfig, variant: Variant, store: Path) -> dict[str, 
     return {
         "cut": str(part.absolute()),
         "prefix": variant.prefix,
-        "bits": round(variant.bits),
         "path": str((store / variant.digest).absolute()),
         "digest": variant.digest,
         "more_bytes": _SPARE_BYTES + _COPIES * (variant.prefix + variant.size),
@@ -38,10 +37,11 @@ def cut_header(config: AgentConfig, variant: Variant, store: Path) -> dict[str, 
 
 def cut_file(header: Mapping[str, Any]) -> None:
     """Leaves the file under its path; WireError (E-BUNDLE) if the portion does not give it."""
-    from wire.pieces.bundle import cut  # noqa: PLC0415  the resident makes headers only
+    from wire.pieces.bundle import cut, width_of  # noqa: PLC0415  the resident makes headers only
 
     with Path(header["cut"]).open("rb") as file:
-        data = cut(file.read(header["prefix"]), header["bits"])
+        portion = file.read(header["prefix"])
+    data = cut(portion, width_of(portion, header["digest"]))
     if sha256(data).hexdigest() != header["digest"]:
         raise WireError("what was cut from the bundle is not the file that the manifest names", code="E-BUNDLE")
     write_whole(Path(header["path"]), data, durable=False)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from wire.bits import Bits
 from wire.errors import WireError
-from wire.pieces.bundle import cut, make_bundle, prefixes
+from wire.pieces.bundle import cut, make_bundle, prefixes, width_of
 
 WIDTHS = (2, 3, 4, 6, 8)
 
@@ -67,6 +67,14 @@ def test_a_file_without_its_planes_is_refused():
     planes = planes_of([100])
     with pytest.raises(WireError, match="E-BUNDLE"):
         make_bundle({4: b"another file altogether"}, planes)
+
+
+def test_the_width_of_a_file_is_known_by_its_digest():
+    files, bundle = made([100, 70])
+    for bits, file in files.items():
+        assert width_of(bundle[: prefixes(bundle)[2]], hashlib.sha256(file).hexdigest()) == bits
+    with pytest.raises(WireError, match="no file 111111111111"):
+        width_of(bundle, "1" * 64)
 
 
 @pytest.mark.parametrize("bits", [1, 5])

@@ -77,6 +77,12 @@ def test_only_the_file_that_the_manifest_names_is_left(tmp_path, store):
     assert answer(header)["code"] == "E-BUNDLE"
 
 
+def test_a_width_is_known_by_its_file_whatever_the_bits_a_weight_are(tmp_path, store):
+    header, path = cutting(tmp_path, store, nested().bundle, bits=9.7)  # as of a net with weights that stay float
+    assert answer(header)["code"] == ""
+    assert path.read_bytes() == nested().files[8]
+
+
 def bomb() -> bytes:
     """Returns the beginning of a bundle whose header takes some hundred megabytes to read."""
     text = zlib.compress(canonical_json({"layers": [], "widths": []})[:-1] + b',"x":[' + b"[]," * 5_000_000 + b"[]]}")
