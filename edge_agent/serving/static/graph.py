@@ -31,12 +31,12 @@ from edge_agent.serving.static.schema import (
 __all__ = ["OPERATORS", "Expected", "check_graph"]
 
 _WORDS = """
-    Add AveragePool BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape Conv
-    ConvInteger DequantizeLinear Div DynamicQuantizeLinear Elu Erf Exp Expand Flatten Gather Gemm GlobalAveragePool
-    GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu
-    LogSoftmax MatMul MatMulInteger Max MaxPool Min Mul Neg Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Range
-    ReduceMax ReduceMean ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Transpose
-    Unsqueeze Where"""
+    Abs Add And AveragePool BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Ceil Clip Concat Constant
+    ConstantOfShape Conv ConvInteger ConvTranspose DequantizeLinear Div DynamicQuantizeLinear Einsum Elu Equal Erf Exp
+    Expand Flatten Floor Gather Gemm GlobalAveragePool GlobalMaxPool Greater GroupNormalization HardSigmoid HardSwish
+    Identity InstanceNormalization LayerNormalization LeakyRelu Less LogSoftmax MatMul MatMulInteger Max MaxPool Min Mod
+    Mul Neg Not Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Range ReduceMax ReduceMean ReduceSum Relu
+    Reshape Resize Round Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"""
 OPERATORS = frozenset(_WORDS.split())
 """Those of the standard domain that a net of layers needs; none opens a file, loops or holds another graph."""
 _MOST_NODES = 20_000
