@@ -91,7 +91,7 @@ class Desk:
         if ask.run != state.run or state.book.outcomes(ask.round).get(device) != "":
             return
         with state.database.change():
-            state.book.decline(ask.round, device, ask.code, ask.reason)
+            state.book.decline(ask.round, device, ask.code, ask.reason, ask.done)
         log_event("declined", device=device, round=ask.round, code=ask.code, reason=ask.reason)
 
     def _what_became(self, device: str, ask: Ask) -> None:
