@@ -292,10 +292,9 @@ class Agent:
     def _due_s(self) -> float:
         """Returns how long to wait at most; pieces that are due wait for the broker, not for the clock."""
         now_s, upload = self.clock(), self._upload
-        due = [_LONGEST_WAIT_S, self.serving.due_s(now_s)]
+        due = [_LONGEST_WAIT_S, self.serving.due_s(now_s), self.presence.due_s(self.state, now_s)]
         if upload and not upload.due and not self.coordinator_away:
             due.append(upload.overdue_s(now_s))
         if self.work and self.work.fetch and not self.work.fetch.complete:
             due.append(self.work.fetch.overdue_s(now_s))
-        due.append(self.presence.due_s(self.state, now_s))
         return max(0.0, min(due if self.online else due[:2]))
