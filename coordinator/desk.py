@@ -17,7 +17,7 @@ from wire.frame import peek_header
 from wire.messages.blob import digest_bytes
 from wire.messages.reports import Ask, Receipt, decode_ask, decode_state, encode_receipt
 from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader
-from wire.pieces.assembly import move_whole
+from wire.pieces.assembly import make_folder, move_whole
 from wire.pieces.chunks import HEADER_BYTES, announced_bytes, decode_chunk
 from wire.transport import Message
 
@@ -106,7 +106,7 @@ class Desk:
         if ask.run != state.run or state.book.outcomes(ask.round).get(device) != "":
             return
         with state.database.change():
-            state.book.decline(ask.round, device, ask.code, ask.reason)
+            state.book.decline(ask.round, device, ask.code, ask.reason, ask.done)
         log_event("declined", device=device, round=ask.round, code=ask.code, reason=ask.reason)
 
     def _what_became(self, device: str, ask: Ask) -> None:
@@ -199,7 +199,7 @@ class Desk:
         into = self.state.number
         counted = Counted(device, header.round, digest, len(data), header.examples)
         path = state.planner.journal(into, counted)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, state.planner.durable)
         move_whole(whole, path, state.planner.durable)
         self._enter(header, digest, len(data), into)
         self._answer(device, Receipt(digest, header.run, header.round, "accepted"))

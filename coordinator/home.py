@@ -17,7 +17,7 @@ from typing import IO
 from coordinator.federation import Federation
 from coordinator.learning.evaluator import Evaluator
 from coordinator.recipe import Recipe, recipe_from_json
-from coordinator.rounds.phases import Phase
+from coordinator.rounds.phases import Phase, last_round
 from coordinator.rounds.planner import Planner
 from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
@@ -82,6 +82,14 @@ class Home:
             )  # fmt: skip
             self.database.note("run", run, status="open", simulated=simulated, recipe=recipe.to_json())
         return run
+
+    def reopen(self, run: str) -> None:
+        """Opens a run that was stopped; the rounds that it abandoned so far do not count any more."""
+        newest = last_round(self.database, run)
+        if newest and self.database.row("SELECT 1 FROM runs WHERE run = ? AND status = 'stopped'", run):
+            with self.database.change():
+                self.database.write("UPDATE runs SET status = 'open', reason = '' WHERE run = ?", run)
+                self.database.note("run", run, newest.number, status="open", reason="resumed")
 
     def recipe(self, run: str) -> Recipe:
         """Returns the recipe that a run was opened with."""

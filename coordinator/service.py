@@ -39,11 +39,21 @@ class Serving:
 
 
 def serve(
-    serving: Serving, recipe: Recipe | None, run: str = "", watch: Callable[[Federation], None] | None = None
+    serving: Serving,
+    recipe: Recipe | None,
+    run: str = "",
+    watch: Callable[[Federation], None] | None = None,
+    *,
+    reopen: bool = False,
 ) -> str:
-    """Opens a new run of `recipe`, named `run` if that is given, or goes on with `run`; returns its name at its end."""
+    """Opens a new run of `recipe`, named `run` if that is given, or goes on with `run`; returns its name at its end.
+
+    With `reopen` it goes on with a run that was stopped, too.
+    """
     with open_home(serving.home, fleet=serving.fleet) as home:
         name = home.new_run(recipe, name=run) if recipe else run
+        if reopen:
+            home.reopen(name)
         transport = open_transport(serving, home)
         evaluator = ChildEvaluator()
         federation = home.federation(name, serving.fleet, transport, evaluator, time.monotonic)

@@ -139,7 +139,7 @@ class Agent:
     def _read(self, message: Message, now_s: float) -> None:
         try:
             if message.topic == self.topic("plan"):
-                self._invite(message.payload, now_s)
+                self._invite(message.payload, message.retained, now_s)
             elif message.topic == self.topic("rcpt"):
                 self._settle(message.payload, now_s)
             elif message.topic == self.topics.coordinator:
@@ -168,7 +168,7 @@ class Agent:
         self._fetch_more(self.clock())
         self.serving.ask_again()
 
-    def _invite(self, payload: bytes, now_s: float) -> None:
+    def _invite(self, payload: bytes, kept: bool, now_s: float) -> None:
         if not payload:
             self._drop_work("withdrawn")
             self._ask_about_upload(now_s)
@@ -178,6 +178,7 @@ class Agent:
             return
         waiting = [(upload.entry.run, upload.entry.round) for upload in self.uploads.values()]
         if self.standing.settled(plan.run, plan.round) or (plan.run, plan.round) in waiting:
+            self._ask(*self.standing.objections(plan.run, plan.round, waiting, kept))
             return  # a broker that was restored may repeat an old plan, which ends no work
         self._drop_work("replaced")
         self._ask_about_upload(now_s)
@@ -291,10 +292,9 @@ class Agent:
     def _due_s(self) -> float:
         """Returns how long to wait at most; pieces that are due wait for the broker, not for the clock."""
         now_s, upload = self.clock(), self._upload
-        due = [_LONGEST_WAIT_S, self.serving.due_s(now_s)]
+        due = [_LONGEST_WAIT_S, self.serving.due_s(now_s), self.presence.due_s(self.state, now_s)]
         if upload and not upload.due and not self.coordinator_away:
             due.append(upload.overdue_s(now_s))
         if self.work and self.work.fetch and not self.work.fetch.complete:
             due.append(self.work.fetch.overdue_s(now_s))
-        due.append(self.presence.due_s(self.state, now_s))
         return max(0.0, min(due if self.online else due[:2]))

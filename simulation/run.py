@@ -186,7 +186,7 @@ def _evaluator(order: Order) -> Evaluator:
 
 def _entered(home: Home, order: Order) -> str:
     """Returns the run of this folder, entered anew if there is none; ConfigError if it is another one than ordered."""
-    row = home.database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+    row = home.database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
     wanted = {"recipe": order.recipe.to_json(), "devices": order.count}
     if row is None:
         run = home.new_run(order.recipe, simulated=True)

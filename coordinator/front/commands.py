@@ -48,9 +48,9 @@ def serve_command(options: argparse.Namespace) -> int:
 
 
 def resume_command(options: argparse.Namespace) -> int:
-    """Goes on with an open run."""
+    """Goes on with an open run, or with one that was stopped if it is named."""
     run = _open_run(options.home.expanduser(), options.run)
-    return _finished(options, serve(serving_of(options), None, run))
+    return _finished(options, serve(serving_of(options), None, run, reopen=bool(options.run)))
 
 
 def demo_command(options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def status_command(options: argparse.Namespace) -> int:
         row = last_round(database, run)
         if row is not None and not row.over:
             outcomes = Book(database, run).outcomes(row.number)
-            facts |= {"round": row.number, "phase": row.phase.value}
+            facts |= {"reason": row.reason, "round": row.number, "phase": row.phase.value}
             facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
     print_facts(options, facts)
     return 0
@@ -88,7 +88,7 @@ def devices_command(options: argparse.Namespace) -> int:
 def runs_command(options: argparse.Namespace) -> int:
     """Prints all runs."""
     with closing(_open(options)) as database:
-        names = [row["run"] for row in database.rows("SELECT run FROM runs ORDER BY created")]
+        names = [row["run"] for row in database.rows("SELECT run FROM runs ORDER BY rowid")]
         figures = [figures_of(database.ledger(name)) for name in names if options.run in ("", name)]
     print_table(options, figures, ("run", "recipe", "task", "status", "rounds", "accuracy", "bytes_up", "seconds"))
     return 0
@@ -136,6 +136,8 @@ def _finished(options: argparse.Namespace, run: str) -> int:
         facts = figures_of(database.ledger(run))
         waiting = RolloutBook(database).unfinished()
     print_facts(options, facts)
+    if facts["status"] == "stopped":
+        print(f"bitfleet: run {run} was stopped: `bitfleet resume {run}` goes on with it", file=sys.stderr)
     if waiting:
         print(f"bitfleet: roll-out {waiting} waits: `bitfleet rollout resume` goes on with it", file=sys.stderr)
     return 0 if facts["status"] == "done" else 1
@@ -146,7 +148,7 @@ def _open(options: argparse.Namespace) -> Database:
 
 
 def _newest(database: Database) -> str:
-    row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+    row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
     if row is None:
         raise StateError("there are no runs here", remedy="start one with `bitfleet serve` or `bitfleet demo`")
     return str(row["run"])
@@ -154,13 +156,13 @@ def _newest(database: Database) -> str:
 
 def _open_run(home: Path, name: str) -> str:
     with closing(open_database(home / "fleet.sqlite", read_only=True)) as database:
-        rows = database.rows("SELECT run, status FROM runs ORDER BY created DESC")
+        rows = database.rows("SELECT run, status FROM runs ORDER BY rowid DESC")
     for row in rows:
         reported = (home / "runs" / row["run"] / "report.json").exists()
         unfinished = row["status"] == "open" or not reported
-        if row["run"] == name and not unfinished:
+        if row["run"] == name and not unfinished and row["status"] != "stopped":
             raise StateError(f"run {name!r} is {row['status']}", remedy="start a new one with `bitfleet serve`")
-        if unfinished and name in ("", row["run"]):
+        if row["run"] == name or (unfinished and not name):
             return str(row["run"])
     raise StateError(f"no open run {name!r} in {home}", remedy="`bitfleet runs` lists what there is")
 

@@ -58,7 +58,7 @@ class Progress:
         return table
 
     def _new(self, database: Database) -> list[Mapping[str, Any]]:
-        row = database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+        row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
         lines = list(database.ledger(row["run"], self.seen)) if row else []
         for device in database.rows("SELECT device, state FROM devices WHERE state IN ('lost', 'disconnected')"):
             self.devices.setdefault(device["device"], {})["state"] = device["state"]

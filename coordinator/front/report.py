@@ -26,7 +26,7 @@ def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
     if not ledger:
         raise StateError("there is no such run here", remedy="`bitfleet runs` lists what there is")
     opened = next(line for line in ledger if line["event"] == "run")
-    ended = [line for line in ledger if line["event"] == "run" and line["status"] != "open"]
+    last = [line for line in ledger if line["event"] == "run"][-1]  # a run that was stopped may be open again
     evaluated = [line for line in ledger if line["event"] == "evaluated" and ("accuracy" in line or "error" in line)]
     by_round = [line.get("accuracy") for line in evaluated]  # unknown where the evaluation failed
     published = [line for line in ledger if line["event"] == "phase" and line["phase"] == "published"]
@@ -36,8 +36,8 @@ def figures_of(lines: Iterable[Line]) -> dict[str, Any]:
         "task": opened["recipe"]["task"],
         "recipe": opened["recipe"]["name"],
         "simulated": opened["simulated"],
-        "status": ended[-1]["status"] if ended else "open",
-        "reason": ended[-1]["reason"] if ended else "",
+        "status": last["status"],
+        "reason": "" if last["status"] == "open" else last["reason"],
         "rounds": len(published),
         "abandoned": sum(line["event"] == "phase" and line["phase"] == "abandoned" for line in ledger),
         "accuracy": by_round[-1] if by_round else None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.rounds.phases import RoundRow
+from coordinator.rounds.phases import Phase, RoundRow
 from coordinator.state.database import Database
 from wire.messages.reports import Receipt
 from wire.messages.update import UpdateHeader
@@ -86,10 +87,34 @@ class Book:
         """Enters that a round need not wait for a device whose update was wrong; a right one is still taken."""
         self._settle(number, device, "refused")
 
-    def decline(self, number: int, device: str, code: str, reason: str) -> None:
-        """Enters that a device does not take part."""
+    def decline(self, number: int, device: str, code: str, reason: str, done: int = -1) -> None:
+        """Enters that a device does not take part; `done` is the newest round that it is done with, if it says so."""
         self._settle(number, device, "declined")
-        self.database.note("declined", self.run, number, device, code=code, reason=reason)
+        said = {"done": done} if done >= 0 else {}
+        self.database.note("declined", self.run, number, device, code=code, reason=reason, **said)
+
+    def done_with(self, number: int) -> int:
+        """Returns the newest round that devices said to be done with when they declined this one; -1 if none did."""
+        query = "SELECT body FROM ledger WHERE run = ? AND round = ? AND event = 'declined'"
+        lines = self.database.rows(query, self.run, number)
+        return max((json.loads(line["body"]).get("done", -1) for line in lines), default=-1)
+
+    def reopened(self) -> int:
+        """Returns which round was the newest when the run was last opened; -1 at its start."""
+        query = "SELECT coalesce(max(round), -1) FROM ledger WHERE run = ? AND event = 'run'"
+        return self._number(query, self.run)
+
+    def published(self) -> int:
+        """Returns how many rounds were published."""
+        return self._number("SELECT count(*) FROM rounds WHERE run = ? AND state = ?", self.run, Phase.PUBLISHED.value)
+
+    def abandoned(self, after: int) -> int:
+        """Returns how many of the rounds after `after` were abandoned since the last that was published."""
+        query = (
+            "SELECT count(*) FROM rounds WHERE run = ? AND state = ? AND round > ? AND round > "
+            "(SELECT coalesce(max(round), -1) FROM rounds WHERE run = ? AND state = ?)"
+        )
+        return self._number(query, self.run, Phase.ABANDONED.value, after, self.run, Phase.PUBLISHED.value)
 
     def give_up(self, number: int, code: str, reason: str) -> None:
         """Moves the accepted updates of an abandoned round to the refused ones."""
@@ -131,6 +156,9 @@ class Book:
         if up or down:
             body: dict[str, Any] = {"up": dict(up), "down": dict(down)}
             self.database.note("traffic", self.run, number, **body)
+
+    def _number(self, query: str, *values: object) -> int:
+        return sum(int(row[0]) for row in self.database.rows(query, *values))
 
     def _settle(self, number: int, device: str, outcome: str) -> None:
         self.database.write(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import dropwhile, takewhile
 from typing import Any
 
 from coordinator.learning.evaluator import Evaluator
-from coordinator.rounds.phases import Phase, RoundRow, advance, begin_round
+from coordinator.rounds.phases import Phase, RoundRow, advance, begin_round, say_why
+from coordinator.rounds.selection import eligible, quorum_of
 from coordinator.run_state import RunState
 from models.tasks import task
 from wire.errors import BitfleetError
@@ -18,26 +18,45 @@ from wire.events import log_event
 __all__ = ["Conductor"]
 
 _MOST_DOUBLINGS = 30  # of a second: longer than any selection takes
+_AGAIN_S = 1.0  # between two selections of the same round
+_SAY_S = 5.0  # between two changes of what `status` shows of a round that waits
+_LEAST_PATIENCE_S = 600.0
+_MOST_SKIPPED = 100_000  # numbers of rounds, on the word of devices
+_PATIENT = (Phase.SELECTION, Phase.REPORTING)
 
 
 @dataclass
 class Conductor:
-    """The steps of one run's rounds. `since_s` is when the present phase began, for this process."""
+    """The steps of one run's rounds. `since_s` is when the present phase began, for this process.
+
+    Without a link nobody can be heard: the phases that wait for devices then wait for the link, and their time stands
+    still. `reopened` is the newest round when the run was last opened, -1 if that was at its start.
+    """
 
     state: RunState
     evaluator: Evaluator
     since_s: float
     folding: Iterator[None] | None = None
     evaluating: bool = False
+    longest_s: float = 0.0
     seen_changes: int = -1
+    linked: bool = False
+    looked_s: float = field(init=False)
+    why: str = field(init=False)
+    said_s: float = -math.inf
+    reopened: int = field(init=False)
     pause_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pause_s = self._pause_s(self._phases())
+        state, self.looked_s = self.state, self.since_s
+        self.why = state.row.reason if state.row else ""
+        self.reopened = state.book.reopened()
+        self.pause_s = self._pause_s()
 
     def proceed(self, now_s: float) -> None:
         """Moves on as far as it goes without waiting."""
         state = self.state
+        self._look_at_the_link(now_s)
         while not state.over:
             before = state.row
             if before is None or before.over:
@@ -46,7 +65,7 @@ class Conductor:
                 _STEPS[before.phase](self, before, now_s)
             if state.row is before:
                 return
-            self.since_s, self.seen_changes = now_s, -1
+            self.since_s, self.seen_changes, self.why = now_s, -1, ""
 
     def due_s(self, now_s: float) -> float | None:
         """Returns in how many seconds `proceed` has something to do by itself, or None."""
@@ -54,32 +73,63 @@ class Conductor:
         want, spent = self.state.planner.recipe.devices, now_s - self.since_s
         if self.folding is not None:
             return 0.0
+        if phase in _PATIENT and not self.state.post.online:
+            return None
         selection_s = self.pause_s if spent < self.pause_s else want.selection_timeout_s
-        waits = {Phase.SELECTION: selection_s, Phase.REPORTING: want.deadline_s}
+        waits = {
+            Phase.SELECTION: selection_s,
+            Phase.REPORTING: want.deadline_s,
+            Phase.EVALUATION: self._patience_s,
+        }
         return max(0.0, waits[phase] - spent) if phase in waits else None
+
+    def _look_at_the_link(self, now_s: float) -> None:
+        """Lets no time pass between two looks of which one found the link down."""
+        row, online = self.state.row, self.state.post.online
+        if row is not None and row.phase in _PATIENT:
+            if not (online and self.linked):
+                self.since_s += now_s - self.looked_s
+            if not online:
+                self._say_why(row, "there is no link to the broker", now_s)
+        self.linked, self.looked_s = online, now_s
+
+    def _say_why(self, row: RoundRow, why: str, now_s: float) -> None:
+        """Lets `status` tell what a round waits for; seldom, however often devices come and go."""
+        if why == self.why or now_s - self.said_s < _SAY_S:
+            return
+        with self.state.database.change():
+            say_why(self.state.database, row, why)
+        self.why, self.said_s = why, now_s
+        if why:
+            log_event("waiting", round=row.number, phase=row.phase.value, why=why)
 
     def _open_or_end(self) -> None:
         state, most = self.state, self.state.planner.recipe.devices.max_abandoned
-        phases = self._phases()
-        if phases[:most] == [Phase.ABANDONED.value] * most:
+        if state.book.abandoned(self.reopened) >= most:
             last = state.database.rows("SELECT reason FROM rounds WHERE run = ? ORDER BY round DESC LIMIT 1", state.run)
             self._end("stopped", f"{most} rounds in a row were abandoned, the last: {last[0]['reason']}")
-        elif phases.count(Phase.PUBLISHED.value) >= state.planner.recipe.rounds:
+        elif state.book.published() >= state.planner.recipe.rounds:
             self._end("done", "")
         else:
             with state.database.change():
-                state.row = begin_round(state.database, state.run, len(phases), state.planner.base)
-            self.pause_s = self._pause_s(phases)
+                state.row = begin_round(state.database, state.run, self._next_number(), state.planner.base)
+            self.pause_s = self._pause_s()
             log_event("round", number=state.number, phase="selection", base=state.planner.base[:12])
 
-    def _phases(self) -> list[str]:
-        query = "SELECT state FROM rounds WHERE run = ? ORDER BY round DESC"
-        return [row["state"] for row in self.state.database.rows(query, self.state.run)]
+    def _next_number(self) -> int:
+        """Returns the number of the next round: above those that devices were done with when they declined the last.
 
-    def _pause_s(self, phases: list[str]) -> float:
+        They were done with them in a run of this name that this home knows nothing of: it was restored from a copy.
+        """
+        row = self.state.row
+        if row is None:
+            return 0
+        done = self.state.book.done_with(row.number) if row.phase is Phase.ABANDONED else row.number
+        return 1 + max(row.number, min(done, row.number + _MOST_SKIPPED))
+
+    def _pause_s(self) -> float:
         """Returns how long a round waits before it selects: not at all, unless those before it were abandoned."""
-        ended = dropwhile(lambda phase: phase == Phase.SELECTION.value, phases)
-        abandoned = sum(1 for _ in takewhile(lambda phase: phase == Phase.ABANDONED.value, ended))
+        abandoned = self.state.book.abandoned(self.reopened)
         longest_s = self.state.planner.recipe.devices.selection_timeout_s
         return min(longest_s, 2.0 ** min(abandoned - 1, _MOST_DOUBLINGS)) if abandoned else 0.0
 
@@ -95,22 +145,21 @@ class Conductor:
         log_event("run", status=status, model=model[:12], reason=reason or "none")
 
     def _select(self, row: RoundRow, now_s: float) -> None:
-        state, recipe = self.state, self.state.planner.recipe
-        want = recipe.devices
-        if now_s - self.since_s < self.pause_s:
+        state, want = self.state, self.state.planner.recipe.devices
+        if not state.post.online or now_s - self.since_s < self.pause_s:
             return
-        eligible = state.registry.eligible(recipe.task)
         waited = now_s - self.since_s >= want.selection_timeout_s
-        if len(eligible) < want.goal and not waited:
+        found, why = eligible(state, waited)
+        if why:
+            self._say_why(row, why, now_s)
+            if waited:  # with those who come now others may come
+                self.since_s, self.pause_s = now_s, _AGAIN_S
             return
-        if len(eligible) < self._quorum:
-            self._abandon(row, f"{len(eligible)} devices within {want.selection_timeout_s:.0f} s, too few for a quorum")
-            return
-        order = state.planner.order(row.number, len(eligible))
-        chosen = sorted(eligible[at] for at in order[: want.invited])
+        order = state.planner.order(row.number, len(found))
+        chosen = sorted(found[at] for at in order[: want.invited])
         with state.database.change():
             state.book.invite(row, chosen)
-            state.row = advance(state.database, row, Phase.CONFIGURATION, devices=chosen, eligible=len(eligible))
+            state.row = advance(state.database, row, Phase.CONFIGURATION, devices=chosen, eligible=len(found))
             state.registry.save()
 
     def _configure(self, row: RoundRow, now_s: float) -> None:
@@ -129,6 +178,8 @@ class Conductor:
     def _collect(self, row: RoundRow, now_s: float) -> None:
         state, want = self.state, self.state.planner.recipe.devices
         due = now_s - self.since_s >= want.deadline_s
+        if state.post.online:
+            self._say_why(row, "", now_s)
         changes = state.database.link.total_changes
         if changes == self.seen_changes and not due:
             return
@@ -137,18 +188,16 @@ class Conductor:
         accepted, silent = outcomes["accepted"], outcomes[""]
         if accepted < want.goal and silent and not due:
             return
-        if accepted < self._quorum:
+        quorum = quorum_of(want)
+        if accepted < quorum:
             said = f"{outcomes['declined']} declined, {outcomes['refused']} refused, {silent} silent"
-            self._abandon(row, f"{accepted} of {self._quorum} updates, {said}")
+            done = state.book.done_with(row.number)
+            known = f"; devices are done with round {done} (is this home a copy?): numbers go on above it"
+            self._abandon(row, f"{accepted} of {quorum} updates, {said}{known if done >= 0 else ''}")
             return
         with state.database.change():
             state.row = advance(state.database, row, Phase.AGGREGATION, reported=accepted, missing=silent)
         state.withdraw()
-
-    @property
-    def _quorum(self) -> int:
-        want = self.state.planner.recipe.devices
-        return max(1, math.ceil(want.quorum * want.goal))
 
     def _abandon(self, row: RoundRow, reason: str) -> None:
         state = self.state
@@ -187,15 +236,25 @@ class Conductor:
         if not self.evaluating:
             self.evaluating = True
             self.evaluator.start(planner.question(row.number))
-        figures = self.evaluator.poll()
+        figures, spent_s = self.evaluator.poll(), now_s - self.since_s
+        if figures is None and spent_s >= self._patience_s:
+            self.evaluator.stop()
+            figures = {"error": f"no figures within {self._patience_s:.0f} s"}
+        elif figures is not None:
+            self.longest_s = max(self.longest_s, spent_s)
         if figures is not None:
             self.evaluating = False
             self._publish(row, figures)
 
+    @property
+    def _patience_s(self) -> float:
+        """Returns how long an evaluation may take: a child that hangs must not hold the run."""
+        return max(_LEAST_PATIENCE_S, 10 * self.longest_s)
+
     def _worth_measuring(self) -> bool:
         """Tells whether this round is one of those that are measured: every n-th, and the last."""
         recipe = self.state.planner.recipe
-        done = self._phases().count(Phase.PUBLISHED.value) + 1
+        done = self.state.book.published() + 1
         return done % recipe.evaluate.every == 0 or done >= recipe.rounds
 
     def _publish(self, row: RoundRow, figures: dict[str, Any]) -> None:

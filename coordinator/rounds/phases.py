@@ -1,7 +1,9 @@
 """The states of a round and the moves between them. Every move is one durable transaction with a ledger line.
 
     selection -> configuration -> reporting -> aggregation -> evaluation -> published
-         \\___________________________\\____________\\_________________________> abandoned (reason)
+                                      \\____________\\_________________________> abandoned (reason)
+
+Nobody was asked for anything before there was a plan: a round that finds too few devices stays in its selection.
 
 A restart goes on from the row in the database, never from memory.
 """
@@ -15,7 +17,7 @@ from typing import Any
 from coordinator.state.database import Database
 from wire.errors import StateError
 
-__all__ = ["NEXT", "Phase", "RoundRow", "advance", "begin_round", "last_round"]
+__all__ = ["NEXT", "Phase", "RoundRow", "advance", "begin_round", "last_round", "say_why"]
 
 
 class Phase(str, Enum):
@@ -31,7 +33,7 @@ class Phase(str, Enum):
 
 
 NEXT = {
-    Phase.SELECTION: (Phase.CONFIGURATION, Phase.ABANDONED),
+    Phase.SELECTION: (Phase.CONFIGURATION,),
     Phase.CONFIGURATION: (Phase.REPORTING,),
     Phase.REPORTING: (Phase.AGGREGATION, Phase.ABANDONED),
     Phase.AGGREGATION: (Phase.EVALUATION, Phase.ABANDONED),
@@ -43,13 +45,14 @@ NEXT = {
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
-    """A round as the database has it."""
+    """A round as the database has it. `reason` says why it was abandoned, or at the last start why it waited."""
 
     run: str
     number: int
     phase: Phase
     base: str
     plan: bytes | None = None
+    reason: str = ""
 
     @property
     def over(self) -> bool:
@@ -60,7 +63,7 @@ class RoundRow:
 def last_round(database: Database, run: str) -> RoundRow | None:
     """Returns the run's newest round."""
     row = database.row("SELECT * FROM rounds WHERE run = ? ORDER BY round DESC LIMIT 1", run)
-    return RoundRow(run, row["round"], Phase(row["state"]), row["base"], row["plan"]) if row else None
+    return RoundRow(run, row["round"], Phase(row["state"]), row["base"], row["plan"], row["reason"]) if row else None
 
 
 def begin_round(database: Database, run: str, number: int, base: str) -> RoundRow:
@@ -75,10 +78,15 @@ def advance(database: Database, row: RoundRow, phase: Phase, plan: bytes | None 
     """Moves a round on; only within a change. Raises StateError for a move that the table does not have."""
     if phase not in NEXT[row.phase]:
         raise StateError(f"round {row.number} cannot go from {row.phase.value} to {phase.value}")
-    kept = plan if plan is not None else row.plan
+    kept, reason = plan if plan is not None else row.plan, str(body.get("reason", ""))
     database.write(
         "UPDATE rounds SET state = ?, plan = ?, reason = ? WHERE run = ? AND round = ?",
-        phase.value, kept, body.get("reason", ""), row.run, row.number,
+        phase.value, kept, reason, row.run, row.number,
     )  # fmt: skip
     database.note("phase", row.run, row.number, phase=phase.value, **body)
-    return RoundRow(row.run, row.number, phase, row.base, kept)
+    return RoundRow(row.run, row.number, phase, row.base, kept, reason)
+
+
+def say_why(database: Database, row: RoundRow, reason: str) -> None:
+    """Enters why a round goes no further, for who asks; only within a change. The ledger takes no line of it."""
+    database.write("UPDATE rounds SET reason = ? WHERE run = ? AND round = ?", reason, row.run, row.number)

@@ -35,7 +35,7 @@ from wire.messages.plan import MAX_GIVEN_UP, Envelope, RoundPlan, encode_plan
 from wire.messages.train import TrainSettings
 from wire.messages.update import MAX_HEADER_BYTES, UpdateHeader
 from wire.params import Params, clipped, delta, params_digest
-from wire.pieces.assembly import sweep_drafts, write_whole
+from wire.pieces.assembly import make_folder, sweep_drafts, write_whole
 from wire.spec import ModelSpec, canonical_json, spec_digest
 from wire.stages.tensors import Codec
 
@@ -68,7 +68,7 @@ class Planner:
 
     def __post_init__(self) -> None:
         for name in ("blobs", "journal", "checkpoints", "inbox"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / name, self.durable)
             sweep_drafts(self.folder / name)
         recipe = self.recipe
         self.spec = recipe.spec

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.gate import disk_failure
 from wire.errors import StateError
+from wire.events import log_event
+from wire.messages.reports import Ask
 from wire.pieces.assembly import write_whole
 from wire.spec import canonical_json
 
@@ -28,6 +30,19 @@ class Standing:
     def settled(self, run: str, number: int) -> bool:
         """Tells whether the device has nothing left to do for this round."""
         return self.done.get(run, -1) >= number
+
+    def objections(self, run: str, number: int, waiting: Collection[tuple[str, int]], kept: bool) -> tuple[Ask, ...]:
+        """Returns what to say to a plan of a round that is settled here; nothing where its update waits to be sent.
+
+        Nothing either if it is of the newest one and was `kept` by the broker: that is how a plan stays when a round
+        went well. Any other plan comes from a coordinator that does not know of this device's update, and waits.
+        """
+        newest = self.done.get(run, -1)
+        if (run, number) in waiting or newest < number or (kept and newest == number):
+            return ()
+        reason = f"round {newest} of run {run} is done here"
+        log_event("declined", run=run, round=number, code="E-ROUND-DONE", reason=reason)
+        return (Ask("decline", run=run, round=number, code="E-ROUND-DONE", reason=reason, done=newest),)
 
     def started(self) -> Standing:
         """Returns the standing of a new start."""

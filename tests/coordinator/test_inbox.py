@@ -12,6 +12,7 @@ from coordinator.rounds.intake import Intake
 from tests.end_to_end.hostile_client import attacks
 from wire.errors import StateError
 from wire.messages.reports import Ask, encode_ask
+from wire.pieces import assembly
 from wire.pieces.chunks import encode_chunk
 
 DIGEST, NOTHING = "ab" * 32, "00" * 32
@@ -27,6 +28,15 @@ def test_pieces_full_of_holes_do_not_fill_the_memory(room):
     made.settle()
     assert [line["code"] for line in made.noted("refused", device="dev-0", digest=DIGEST)] == ["E-SIZE"]
     assert len(made.federation.desk.intake.parts["dev-0"].spans.held) == 0
+
+
+def test_the_name_of_a_new_journal_is_on_the_disk_before_the_receipt(room, monkeypatch):
+    synced, sync = [], assembly._sync_folder
+    monkeypatch.setattr(assembly, "_sync_folder", lambda folder: synced.append(folder) or sync(folder))
+    made = room()
+    made.send("dev-0", made.forger().update("dev-0"))
+    journal = made.home.run_folder(made.run) / "journal"
+    assert [folder for folder in synced if folder in (journal, journal / "0")] == [journal, journal / "0"]
 
 
 def test_too_large_is_said_to_the_question_and_the_round_does_not_wait(room):

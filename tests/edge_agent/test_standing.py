@@ -1,8 +1,19 @@
+"""What a device remembers of rounds that are done, and what it says to plans of such rounds."""
+
 from __future__ import annotations
 
 import pytest
 
+from edge_agent.agent import Agent
 from edge_agent.kept.standing import Standing, load_standing, save_standing
+from edge_agent.training.inline import InlineWorker
+from tests.edge_agent.boards import IDLE, config, echo_spec, keep, plan, spec_bytes
+from wire.messages.plan import encode_plan
+from wire.messages.reports import decode_ask
+from wire.topics import Topics
+from wire.transport import Hub, MemoryTransport, Message
+
+TOPICS = Topics("test")
 
 
 def test_comes_back_as_it_was_saved(tmp_path):
@@ -40,3 +51,60 @@ def test_a_damaged_file_is_moved_aside_not_deleted(tmp_path, damage):
     assert load_standing(tmp_path) == Standing()
     assert (tmp_path / "standing.damaged").read_bytes() == damage
     assert not (tmp_path / "standing.json").exists()
+
+
+@pytest.fixture
+def said(tmp_path):
+    """Returns a function that gives plans to a device which is done with round 3, and returns what it asked then."""
+    made, hub = config(tmp_path / "state"), Hub()
+    keep(made.state_dir / "store", spec_bytes(echo_spec()))
+    save_standing(made.state_dir, Standing(1, {"run-1": 3}))
+    other = MemoryTransport(hub)
+    other.subscribe(TOPICS.device("+", "ask"))
+
+    def give(*plans, kept=None):
+        if kept:
+            hub.retained[TOPICS.device("dev-1", "plan")] = encode_plan(kept)
+        agent = Agent(made, MemoryTransport(hub), InlineWorker(), lambda: 0.0, lambda: 0.5, lambda: IDLE)
+        turn(agent)
+        for one in plans:
+            other.publish(TOPICS.device("dev-1", "plan"), encode_plan(one))
+            turn(agent)
+        heard = [event for event in iter(lambda: other.receive(0.0), None) if isinstance(event, Message)]
+        asks = [decode_ask(event.payload) for event in heard]
+        assert agent.trouble == ("", "")
+        return agent, [(ask.run, ask.round, ask.code, ask.done) for ask in asks if ask.what == "decline"]
+
+    return give
+
+
+def turn(agent):
+    while agent.step(0.0):
+        pass
+
+
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_a_coordinator_that_does_not_know_what_is_done_is_told(said, number):
+    assert said(plan(round=number))[1] == [("run-1", number, "E-ROUND-DONE", 3)]
+
+
+def test_the_plan_that_the_broker_keeps_of_the_newest_round_is_no_news(said):
+    assert said(kept=plan(round=3))[1] == []
+
+
+def test_an_older_plan_that_the_broker_keeps_is(said):
+    assert said(kept=plan(round=2))[1] == [("run-1", 2, "E-ROUND-DONE", 3)]
+
+
+def test_other_rounds_and_other_runs_are_worked_on(said):
+    assert said(plan(run="run-2", round=0), plan(round=4))[1] == []
+
+
+def test_an_old_plan_ends_no_work_and_none_is_declined_whose_update_waits(said):
+    agent, declined = said(plan(round=4), plan(round=2), plan(round=4))
+    assert declined == [("run-1", 2, "E-ROUND-DONE", 3)]
+    assert [upload.entry.round for upload in agent.uploads.values()] == [4]
+
+
+def test_an_update_that_waits_out_of_order_is_not_disowned():
+    assert Standing(1, {"run-1": 3}).objections("run-1", 2, [("run-1", 2)], kept=False) == ()

@@ -207,14 +207,39 @@ def test_too_few_for_a_quorum_abandon_the_round_and_say_so(meet):
     )
 
 
-def test_too_few_devices_abandon_the_selection(meet):
+def test_too_few_devices_are_waited_for_however_long(meet, tmp_path):
     fleet = meet("devices.selection_timeout_s=60", "devices.max_abandoned=2")
+    turn_until(fleet, lambda: 0 in published(fleet))
     for agent in fleet.agents[1:]:
         go_away(fleet, agent)
+    turn_until(fleet, lambda: fleet.clock_s > 3 * TEN_MINUTES_S)
+    for agent in fleet.agents[1:]:
+        come_back(fleet, agent)
+    assert finish(fleet) == undisturbed(tmp_path, fleet)
+
+
+def test_a_device_that_is_always_late_counts_where_late_updates_are_folded(meet):
+    fleet = meet("devices.deadline_s=300", "devices.quorum=0.6", 'devices.late="fold"', rounds=8)
+    for agent in fleet.agents[:2]:
+        agent.worker = SlowWorker(fleet, 60.0)
+    fleet.agents[2].worker = SlowWorker(fleet, 400.0)
     finish(fleet)
-    assert {line["reason"] for line in noted(fleet, "phase", phase="abandoned")} == {
-        "1 devices within 60 s, too few for a quorum"
-    }
+    assert accepted(fleet, "dev-2")[0] == (0, 2)
+    assert not noted(fleet, "refused")
+
+
+def test_a_home_that_was_restored_from_a_copy_goes_on_above_what_its_devices_have_done(meet, tmp_path):
+    fleet = meet(rounds=6)
+    turn_until(fleet, lambda: 1 in published(fleet))
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    turn_until(fleet, lambda: 3 in published(fleet))
+    fleet.federation.state.transport.close()
+    with open_home(tmp_path / "copy") as fleet.home:
+        fleet.federation = fleet.coordinator()
+        finish(fleet)
+        declined = {line["code"] for line in noted(fleet, "declined")}
+        assert (declined, len(published(fleet))) == ({"E-ROUND-DONE"}, 6)
+        assert max(published(fleet)) > 6
 
 
 def no_space(*_args, **_kwargs):

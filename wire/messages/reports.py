@@ -50,8 +50,9 @@ class DeviceState:
 class Ask:
     """A device wants something: the bytes `spans` of blob `digest`, or to know what became of its update `digest`.
 
-    With what = "decline" it will not take part in the round, and says why. `piece_bytes` is the most that a piece of
-    the blob should hold, 0 if any size will do.
+    With what = "decline" it will not take part in the round, and says why; `done` is the newest round of this run that
+    it is done with, where that is why. `piece_bytes` is the most that a piece of the blob should hold, 0 if any size
+    will do.
     """
 
     what: str
@@ -63,6 +64,7 @@ class Ask:
     piece_bytes: int = 0
     code: str = ""
     reason: str = ""
+    done: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def decode_ask(data: bytes) -> Ask:
         piece_bytes=int_field(header, "piece_bytes", 0, MAX_BYTES),
         code=text_field(header, "code", 40),
         reason=text_field(header, "reason", _MOST_REASON),
+        done=int_field(header, "done", -1, MAX_ROUND),
     )
 
 

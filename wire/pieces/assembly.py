@@ -21,7 +21,7 @@ from pathlib import Path
 from wire.errors import WireError
 from wire.pieces.chunks import Chunk, Spans
 
-__all__ = ["Assembly", "digest_file", "link_whole", "move_whole", "sweep_drafts", "write_whole"]
+__all__ = ["Assembly", "digest_file", "link_whole", "make_folder", "move_whole", "sweep_drafts", "write_whole"]
 
 _READ_BYTES = 1 << 16
 _NOTE = re.compile(r"([0-9]{1,15}) ([0-9]{1,15})")
@@ -60,6 +60,16 @@ def sweep_drafts(folder: Path) -> None:
     """Deletes what a killed `write_whole` left unfinished in a folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, durable: bool = True) -> None:
+    """Makes a folder, and those above it, if they are not there; `durable` forces their names to the disk."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, durable)
+    folder.mkdir(exist_ok=True)
+    if durable:
+        _sync_folder(folder.parent)
 
 
 def move_whole(source: Path, target: Path, durable: bool = True) -> None:

@@ -4,14 +4,13 @@ from itertools import product
 
 import pytest
 
-from coordinator.rounds.phases import NEXT, Phase, advance, begin_round, last_round
+from coordinator.rounds.phases import NEXT, Phase, advance, begin_round, last_round, say_why
 from coordinator.state.database import open_database
 from tests.coordinator.runs import RUN, ledger, new_run
 from wire.errors import StateError
 
 MOVES = {
     ("selection", "configuration"),
-    ("selection", "abandoned"),
     ("configuration", "reporting"),
     ("reporting", "aggregation"),
     ("reporting", "abandoned"),
@@ -93,6 +92,18 @@ def test_the_ledger_only_grows(database, statement):
     with pytest.raises(StateError, match="the ledger only grows"), database.change():
         database.write(statement)
     assert list(database.ledger(RUN)) == before
+
+
+def test_why_a_round_waits_is_kept_until_it_moves_on_and_is_no_line_of_the_ledger(database):
+    with database.change():
+        row = begin_round(database, RUN, 0, "base")
+    lines = len(list(database.ledger(RUN)))
+    with database.change():
+        say_why(database, row, "nobody is here")
+    assert (last_round(database, RUN).reason, len(list(database.ledger(RUN)))) == ("nobody is here", lines)
+    with database.change():
+        advance(database, row, Phase.CONFIGURATION)
+    assert last_round(database, RUN).reason == ""
 
 
 def test_a_change_is_whole_or_not_at_all(database):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from wire.bits import Bits
 from wire.errors import WireError
 from wire.messages.blob import digest_bytes
-from wire.pieces.assembly import Assembly, write_whole
+from wire.pieces import assembly
+from wire.pieces.assembly import Assembly, make_folder, write_whole
 from wire.pieces.chunks import Spans, cut_spans, decode_chunk, encode_chunk
 
 WHOLE = Bits(1).words(30).tobytes()
@@ -140,6 +141,16 @@ def test_notes_without_bytes_and_too_many_bytes_are_dropped(tmp_path):
         (tmp_path / f"{DIGEST}.{leftover}").write_bytes(b"0" * size)
         assert opened(tmp_path).spans.held == []
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_make_folder_syncs_the_folders_that_got_a_new_name(tmp_path, monkeypatch, durable):
+    synced = []
+    monkeypatch.setattr(assembly, "_sync_folder", synced.append)
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b", durable)
+    assert (tmp_path / "a" / "b").is_dir()
+    assert synced == ([tmp_path, tmp_path / "a"] if durable else [])
 
 
 def test_write_whole_replaces(tmp_path):
