@@ -23,7 +23,7 @@ _LONGEST_S = 300.0
 def ledger(home: Path) -> list[Line]:
     """Returns the newest run's lines; none while there is no run."""
     with _database(home) as database:
-        row = database and database.row("SELECT run FROM runs ORDER BY created DESC LIMIT 1")
+        row = database and database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
         return list(database.ledger(row["run"])) if database and row else []
 
 

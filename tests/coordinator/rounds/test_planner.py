@@ -177,7 +177,7 @@ def test_deltas_lead_each_device_from_what_it_holds_to_exactly_the_base(planner)
 
 
 def test_what_rounding_left_out_goes_down_with_the_next_delta(planner):
-    one = planner('downlink.stages=[{stage="levels",levels=1}]')
+    one = planner('downlink.stages=[{stage="levels",levels=2}]')
     gaps = []
     for number in range(12):
         one_round(one, number, sizes=(1.0 if number == 0 else 0.0,))
