@@ -32,12 +32,12 @@ _FORGIVEN_S = 3600.0
 
 @dataclass
 class RolloutDesk:
-    """One roll-out over a link. `offer` is what every device is offered, `blobs` what they may ask for.
+    """One roll-out over a link. `offer` is what every device is offered by its name, `blobs` what they may ask for.
 
     `said` are devices whose offer was published over this link, `telling` and `clearing` the messages of which the
     broker has not said yet that it took them: offers, and (roll-out, device) of what is withdrawn. `pinned` are reports
     of devices whose owner pinned a model: they say so once, before they are offered anything. `refusals` counts, for an
-    hour, what was no message of a device. `heard` says that something came since `act` looked at all devices.
+    hour and by topic, what was no message of a device. `heard` says that something came since `act` looked at all.
     """
 
     rollout: Rollout
@@ -52,7 +52,7 @@ class RolloutDesk:
     said: set[str] = field(default_factory=set)
     telling: dict[int, str] = field(default_factory=dict)
     clearing: dict[int, tuple[str, str]] = field(default_factory=dict)
-    refusals: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     pinned: dict[str, ModelReport] = field(default_factory=dict)
     looked_s: float = float("-inf")
     forgave_s: float = float("-inf")
@@ -104,7 +104,7 @@ class RolloutDesk:
         device, leaf = place
         if not message.retained:
             self.source.accounts.heard(device, message.topic, len(message.payload))
-        if self.refusals[device] >= _MOST_REFUSALS:
+        if self.refusals[device, leaf] >= _MOST_REFUSALS:
             return
         try:
             if leaf == "model":
@@ -114,7 +114,7 @@ class RolloutDesk:
             else:
                 self.registry.hear(device, leaf, message.payload)
         except WireError as exc:
-            self.refusals[device] += 1
+            self.refusals[device, leaf] += 1
             log_event("refused", device=device, topic=leaf, code=exc.code, reason=exc.message)
 
     def _heard_model(self, device: str, payload: bytes) -> None:
@@ -147,6 +147,8 @@ class RolloutDesk:
         """Reads what another process wishes, and clears what the broker should keep no more."""
         self.looked_s = now_s
         if now_s - self.forgave_s >= _FORGIVEN_S:  # a device that was mended since is heard again
+            if any(leaf == "model" and count for (_, leaf), count in self.refusals.items()):
+                self.post.listen("model")  # a last word that was not listened to is kept by the broker
             self.refusals.clear()
             self.forgave_s = now_s
         wish = self.book.pending_wish(self.rollout.name)
@@ -176,7 +178,7 @@ class RolloutDesk:
         """Makes the offers that are out, each once over a link."""
         for member in self.rollout.members if self.post.online else ():
             if self._open(member) and not member.outcome and member.device not in self.said:
-                offer = encode_offer(self.offer, self.sign)
+                offer = encode_offer(replace(self.offer, device=member.device), self.sign)
                 token = self.post.say(self.source, member.device, "offer", offer, retain=True)
                 if token is not None:
                     self.said.add(member.device)
@@ -220,7 +222,7 @@ def open_desk(home: Home, name: str, post: Post, registry: Registry, clock: Call
         registry=registry,
         clock=clock,
         sign=home.sign,
-        offer=Offer(name, at.digest, at.size, rollout.version),
+        offer=Offer(name, at.digest, at.size, rollout.version, device=""),
         blobs=_blobs(home, book, rollout, at),
     )
 

@@ -112,7 +112,7 @@ def test_only_blobs_of_this_roll_out_and_only_who_was_offered_it(made, heard):
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 10),))))
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 1 << 39),))))
     assert heard == [("dev-0", manifest)] * 2
-    assert made.desk.refusals == {"dev-0": 1}
+    assert made.desk.refusals == {("dev-0", "ask"): 1}
 
 
 def test_a_device_that_never_rests_fills_no_disk(made):
