@@ -132,10 +132,11 @@ class RolloutBook:
         for old, new in zip(before.members, after.members, strict=True):
             if old != new:
                 self._save_member(after, old, new)
-        if after.over and not before.over and after.status != "done":
-            for member in after.members:
-                if member.stage >= 0 and not begun(member, after.version):
-                    self._mark(after.name, member.device, "withdrawing")
+        if after.over and after.status != "done":
+            for old, new in zip(before.members, after.members, strict=True):
+                had = not before.over or begun(old, before.version)  # also who had begun then, and did not get there
+                if new.stage >= 0 and had and not begun(new, after.version):
+                    self._mark(after.name, new.device, "withdrawing")
 
     def withdrawals(self, fleet: str) -> list[tuple[str, str]]:
         """Returns (roll-out, device) of every offer of a fleet that the broker may keep and that is to go.
@@ -205,7 +206,7 @@ class RolloutBook:
         """Has the offers of older roll-outs withdrawn from devices that have not begun: there is something newer."""
         query = (
             "SELECT d.*, r.version AS version FROM rollout_devices d JOIN rollouts r ON r.rollout = d.rollout "
-            "WHERE r.fleet = ? AND d.rollout != ? AND d.offer = 'out' AND d.outcome = ''"
+            "WHERE r.fleet = ? AND d.rollout != ? AND d.offer = 'out'"
         )
         for row in self._rows(query, fleet, name):
             if not begun(_member(row), row["version"]):

@@ -34,13 +34,13 @@ _RESTED_S = 86400.0
 
 @dataclass
 class RolloutDesk:
-    """One roll-out over a link. `offer` is what every device is offered, `blobs` what they may ask for.
+    """One roll-out over a link. `offer` is what every device is offered by its name, `blobs` what they may ask for.
 
     `said` are devices whose offer was published over this link, `telling` and `clearing` the messages of which the
     broker has not said yet that it took them: offers, and (roll-out, device) of what is withdrawn. `pinned` are reports
     of devices whose owner pinned a model: they say so once, before they are offered anything. `refusals` counts, for an
-    hour, what was no message of a device, `asks` what it may ask. `heard` says that something came since `act` looked
-    at all devices.
+    hour and by topic, what was no message of a device, `asks` what it may ask. `heard` says that something came since
+    `act` looked at all devices.
     """
 
     rollout: Rollout
@@ -55,7 +55,7 @@ class RolloutDesk:
     said: set[str] = field(default_factory=set)
     telling: dict[int, str] = field(default_factory=dict)
     clearing: dict[int, tuple[str, str]] = field(default_factory=dict)
-    refusals: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     asks: Allowance = field(default_factory=Allowance)
     pinned: dict[str, ModelReport] = field(default_factory=dict)
     looked_s: float = float("-inf")
@@ -109,7 +109,7 @@ class RolloutDesk:
         device, leaf = place
         if not message.retained:
             self.source.accounts.heard(device, message.topic, len(message.payload))
-        if self.refusals[device] >= _MOST_REFUSALS:
+        if self.refusals[device, leaf] >= _MOST_REFUSALS:
             return
         try:
             if leaf == "model":
@@ -119,7 +119,7 @@ class RolloutDesk:
             else:
                 self.registry.hear(device, leaf, message.payload)
         except WireError as exc:
-            self.refusals[device] += 1
+            self.refusals[device, leaf] += 1
             log_event("refused", device=device, topic=leaf, code=exc.code, reason=exc.message)
 
     def _heard_model(self, device: str, payload: bytes) -> None:
@@ -154,6 +154,8 @@ class RolloutDesk:
         """Reads what another process wishes, and clears what the broker should keep no more."""
         self.looked_s = now_s
         if now_s - self.forgave_s >= _FORGIVEN_S:  # a device that was mended since is heard again
+            if any(leaf == "model" and count for (_, leaf), count in self.refusals.items()):
+                self.post.listen("model")  # a last word that was not listened to is kept by the broker
             self.refusals.clear()
             self.forgave_s = now_s
         if now_s - self.rested_s >= _RESTED_S:  # only in memory: a line for each device each day would say nothing
@@ -185,7 +187,7 @@ class RolloutDesk:
         """Makes the offers that are out, each once over a link."""
         for member in self.rollout.members if self.post.online else ():
             if self._open(member) and not member.outcome and member.device not in self.said:
-                offer = encode_offer(self.offer, self.sign)
+                offer = encode_offer(replace(self.offer, device=member.device), self.sign)
                 token = self.post.say(self.source, member.device, "offer", offer, retain=True)
                 if token is not None:
                     self.said.add(member.device)
@@ -229,7 +231,7 @@ def open_desk(home: Home, name: str, post: Post, registry: Registry, clock: Call
         registry=registry,
         clock=clock,
         sign=home.sign,
-        offer=Offer(name, at.digest, at.size, rollout.version),
+        offer=Offer(name, at.digest, at.size, rollout.version, device=""),
         blobs=_blobs(home, book, rollout, at),
     )
 

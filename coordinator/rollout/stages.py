@@ -123,9 +123,13 @@ def rested(rollout: Rollout) -> Rollout:
 
 
 def begun(member: Member, version: int) -> bool:
-    """Tells whether a device has the version so far that it brings it to an end by itself, or did so."""
-    report = member.report
-    return bool(member.outcome) or (report is not None and version in (report.staged, report.active))
+    """Tells whether a device is healthy with the version, or has it so far that it brings it to an end by itself.
+
+    Who failed, is unfit or pinned has come to its end without it: with the offer still there it would come back later.
+    """
+    if member.outcome:
+        return member.outcome == "healthy"
+    return member.report is not None and version in (member.report.staged, member.report.active)
 
 
 def _after(member: Member, report: ModelReport, rollout: Rollout) -> Member:

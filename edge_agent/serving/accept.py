@@ -19,11 +19,12 @@ from edge_agent.config import AgentConfig
 from wire.errors import Declined, StateError, WireError
 from wire.frame import Frame, Kind, decode_frame
 from wire.messages.manifest import MANIFEST_BYTES, Manifest, key_id, read_manifest
+from wire.messages.rollout import Offer, read_offer
 from wire.pieces.assembly import write_whole
-from wire.sign import check_signature
+from wire.sign import check_signature, open_signed
 from wire.spec import canonical_json
 
-__all__ = ["Floor", "Floors", "accept_manifest", "load_floors", "save_floors", "stored_manifest"]
+__all__ = ["Floor", "Floors", "accept_manifest", "accept_offer", "load_floors", "save_floors", "stored_manifest"]
 
 _FILE = "floors.json"
 
@@ -52,6 +53,14 @@ class Floors:
     """The floor of each key."""
 
     keys: Mapping[str, Floor] = field(default_factory=dict)
+
+
+def accept_offer(data: bytes, config: AgentConfig) -> Offer:
+    """Returns the coordinator's offer to this device; WireError if it is another's word, or to another device."""
+    offer = read_offer(open_signed(data, Kind.OFFER, config.coordinator_key))
+    if offer.device != config.device:
+        raise WireError(f"an offer to device {offer.device!r}, this is {config.device!r}", code="E-SIGNATURE")
+    return offer
 
 
 def accept_manifest(data: bytes, config: AgentConfig, floors: Floors, clock_s: float) -> tuple[Manifest, Floors]:

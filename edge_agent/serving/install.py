@@ -26,6 +26,9 @@ from edge_agent.serving.nested.portion import Portion, bundles_of, portion_of
 from edge_agent.serving.outcome import basis_of, load_findings, save_findings
 from edge_agent.serving.policy import Choice, Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
+from edge_agent.serving.trial.barred import out_of
+from edge_agent.serving.trial.lending import lend
+from edge_agent.serving.trial.refusing import refused
 from edge_agent.serving.trial.shortage import SHORT, Shortage, named
 from wire.errors import Declined, WireError
 from wire.events import log_event
@@ -129,7 +132,8 @@ class Installation:
         return float("inf") if training else max(0.0, self.short.rest_s - now_s)
 
     def _want_variant(self, manifest: Manifest, variant: Variant) -> None:
-        """Fetches a variant's file, or the portion to cut it from, and the golden answers."""
+        """Fetches a variant's file, or the portion to cut it from, and the golden answers, as far as they lack."""
+        lend(self.means.folder, self.offer.manifest, self.means.store / variant.digest, self.means.config.durable)
         sizes = {variant.digest: variant.size, manifest.golden: manifest.golden_bytes}
         portion = portion_of(variant, manifest, self.means.store) if self.miscut < _MOST_CUTS else None
         if portion and self._short_bytes(self._lacking(sizes), portion):
@@ -183,7 +187,8 @@ class Installation:
         save_floors(folder, floors, config.durable)
         self.manifest = manifest
         known = load_findings(folder, self.offer.manifest, basis_of(config))
-        self.findings = {name: found for name, (found, _) in known.items()}
+        out = out_of(folder, self.offer.manifest, manifest.variants)
+        self.findings = {name: found for name, (found, _) in known.items()} | out
         self.options = {name: options for name, (_, options) in known.items()}
 
     def _try(self, manifest: Manifest, now_s: float, training: bool) -> None:
@@ -242,7 +247,7 @@ class Installation:
         choice = choose(manifest.variants, self.findings, policy, free, runtime)
         self.choice = choice
         if choice.variant is None:
-            raise self._refusal(choice)
+            raise refused(choice, self.findings)
         untried = {one.variant for one in choice.found if one.fits} - set(self.findings)
         following = choice.variant
         if self.all_of_them and choice.probed and untried:
@@ -260,13 +265,6 @@ class Installation:
         fitting = {one.variant for one in self.choice.found if one.fits} if self.choice else set()
         return kept | {one.digest for one in manifest.variants if one.name in fitting & set(self.findings)}
 
-    def _refusal(self, choice: Choice) -> Declined:
-        """Returns why no variant is taken: first what goes by, then what is broken, then what only does not fit."""
-        codes = [found.code for found in self.findings.values() if found.code]
-        if codes:
-            return Declined(choice.why, code=SHORT if SHORT in codes else codes[0])
-        return Declined(choice.why, code="E-MODEL-POLICY", remedy="look at [model] in the agent's configuration")
-
     def _note(self, variant: Variant, found: Finding, now_s: float) -> None:
         """Keeps what a probe found. What is wrong with the file's copy, or the disk, says nothing of the variant."""
         self.candidate = None
@@ -282,7 +280,7 @@ class Installation:
                 self.findings[variant.name] = found  # not on the disk: another time there may be more
             return
         self.findings[variant.name], self.options[variant.name] = found, dict(self.means.probe.options)
-        lasting = {name: one for name, one in self.findings.items() if one.code != SHORT}
+        lasting = {name: one for name, one in self.findings.items() if name in self.options and one.code != SHORT}
         save_findings(self.means.config, self.means.folder, self.offer.manifest, lasting, self.options)
 
     def _again(self, *paths: Path) -> None:

@@ -122,7 +122,8 @@ class Model:
             seen = _signature(self.folder)
             slot = None if seen == self.seen else _serving(self.folder)
             digest = str(slot.facts["digest"]) if slot else ""
-            if seen == _MISSING and self.gone_s is None and not _healthy(self.folder, self.loaded):
+            emptied = seen != self.seen and slot is None and read_pointer(self.folder) is not None
+            if (seen == _MISSING or emptied) and self.gone_s is None and not _healthy(self.folder, self.loaded):
                 self.gone_s = self.looked_s
             if slot is None or digest == self.unfit:
                 self.seen = seen  # where the pointer is only damaged, the last model goes on

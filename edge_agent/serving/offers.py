@@ -13,19 +13,18 @@ from pathlib import Path
 from edge_agent.config import AgentConfig
 from edge_agent.fetch import ask_for
 from edge_agent.gate import disk_failure, free_memory_bytes
+from edge_agent.serving.accept import accept_offer
 from edge_agent.serving.health import Watch
 from edge_agent.serving.install import Installation, Means
 from edge_agent.serving.outcome import PASSING, Books, Shelf, model_report, refusal
 from edge_agent.serving.probe import Probe
 from edge_agent.serving.trial.barred import is_barred
 from edge_agent.serving.trial.ending import Trial, on_trial
-from edge_agent.serving.trial.placing import place, serve_on_trial
+from edge_agent.serving.trial.placing import place, serve_again, serve_on_trial
 from wire.errors import BitfleetError
 from wire.events import log_event
-from wire.frame import Kind
-from wire.messages.rollout import ModelReport, Offer, encode_model_report, read_offer
+from wire.messages.rollout import ModelReport, Offer, encode_model_report
 from wire.pieces.chunks import Chunk
-from wire.sign import open_signed
 from wire.topics import Topics
 from wire.transport import Transport
 
@@ -33,7 +32,7 @@ __all__ = ["FOLDER", "WISH", "Serving"]
 
 FOLDER = "models"
 WISH = "bench.wish"
-_AGAIN_S = 600.0
+_AGAIN_S, _NEVER_S = 600.0, float("inf")
 _REST_S = 10.0  # after trouble that no installation ends with
 _WISHES_S = 10.0  # so often a person's wish is looked for
 
@@ -57,7 +56,7 @@ class Serving:
     installation: Installation | None = None
     trial: Trial | None = None
     said: ModelReport | None = None
-    again_s: float = float("inf")
+    again_s: float = _NEVER_S
     rest_s: float = float("-inf")
     training: bool = False
     online: bool = False
@@ -102,16 +101,14 @@ class Serving:
         if not payload:
             self._withdraw()
             return
-        offer = read_offer(open_signed(payload, Kind.OFFER, self.config.coordinator_key))
+        offer = accept_offer(payload, self.config)
         if not self.alive:
             self._wake_up()
         if self.installation and (self.installation.offer.manifest == offer.manifest or self._staged):
             self.offer = offer
             return
         self._drop_installation()
-        self.offer, self.again_s = offer, float("inf")
-        if self.trial is None:
-            self._consider(offer)
+        self.offer, self.again_s, self.books.weighed = offer, _NEVER_S, ()
 
     def take(self, chunk: Chunk) -> None:
         """Takes a piece of a blob, if it is one of ours."""
@@ -172,29 +169,31 @@ class Serving:
     def _advance(self, now_s: float, training: bool) -> None:
         self.books.look()
         if self.trial and not on_trial(self.books.shelf, self.trial.slot):
-            self._leave_trial(self.trial, now_s)
+            self._leave_trial()
         if self.trial is not None:
             self._go_on_watching(self.trial, now_s, training)
         elif self.installation is not None:
             self._go_on_installing(self.installation, now_s, training)
         elif self.offer and (self.folder / WISH).exists():
             self._begin(self.offer)
-        elif self.offer and (now_s >= self.again_s or self.books.let_go()):
+        elif self.offer and (self.books.unsettled(self.offer) if self.again_s == _NEVER_S else now_s >= self.again_s):
             self._consider(self.offer)
 
     def _consider(self, offer: Offer) -> None:
-        """Begins with an offer, unless there is nothing to do about it, or it was rolled back here."""
-        self.again_s = float("inf")
+        """Begins with an offer, unless there is nothing to do about it, it was rolled back here, or is here already."""
+        self.again_s = _NEVER_S
         if self.books.settled(offer):
             return
         if is_barred(self.folder, offer.manifest):
             self.books.end_barred(offer)
+        elif self.books.proved(offer) and (slot := serve_again(self.folder, offer.manifest, self.config.durable)):
+            self.books.end_slot(slot, "healthy")
         else:
             self._begin(offer)
 
     def _begin(self, offer: Offer) -> None:
         wish = self.folder / WISH
-        self.again_s = float("inf")
+        self.again_s = _NEVER_S
         self.installation = Installation(offer, self._means, wish.exists(), self.books.needed(self._means.store))
         log_event("offer", rollout=offer.rollout, version=offer.version, manifest=offer.manifest[:12])
         try:
@@ -243,7 +242,7 @@ class Serving:
             return
         self.books.tidy(self._means.store, self.offer)  # on a full disk that makes room for the pointer
         if not trial.write_down(self.folder, verdict, self.config.durable):
-            self._leave_trial(trial, now_s)
+            self._leave_trial()
             return
         self.trial = None
         self.books.end_slot(trial.slot, "rolled-back" if verdict.code else "healthy", verdict.code, verdict.reason)
@@ -254,12 +253,10 @@ class Serving:
         elif self.offer:
             self._consider(self.offer)  # it came while the other was watched
 
-    def _leave_trial(self, trial: Trial, now_s: float) -> None:
+    def _leave_trial(self) -> None:
         """A person put another model there, or said that it stays."""
         self.probe.stop()
         self.trial = None
-        if self.offer and self.offer.manifest != trial.slot.facts["manifest"]:
-            self.again_s = now_s
 
     def _refuse(self, why: BitfleetError | OSError) -> None:
         """Ends the installation with a code; what the disk or the network did is tried again later."""
@@ -288,7 +285,7 @@ class Serving:
                 self.transport.unsubscribe(*(Topics(self.config.fleet).blob(digest) for digest in one.asked))
 
     def _withdraw(self) -> None:
-        self.offer, self.again_s = None, float("inf")
+        self.offer, self.again_s = None, _NEVER_S
         if self.installation is not None and not self._staged:
             log_event("offer-withdrawn", version=self.installation.offer.version)
             self._drop_installation()

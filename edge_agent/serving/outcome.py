@@ -18,7 +18,7 @@ from edge_agent.serving.accept import stored_manifest
 from edge_agent.serving.nested.portion import bundles_of
 from edge_agent.serving.policy import Finding
 from edge_agent.serving.slots import POINTER, Pointer, Slot, alone, read_pointer, read_slot, settle
-from edge_agent.serving.trial.barred import is_barred
+from edge_agent.serving.trial.barred import is_out, parted
 from wire.errors import BitfleetError
 from wire.events import log_event
 from wire.messages.rollout import Found, ModelReport, Offer
@@ -94,7 +94,7 @@ class Books:
     shelf: Shelf = field(default_factory=Shelf)
     outcome: Outcome = field(default_factory=Outcome)
     seen: tuple[tuple[int, int], ...] = ()
-    pinned: bool = False
+    weighed: tuple[tuple[int, int], ...] = ()
 
     def start(self) -> None:
         """Puts right what a kill left behind."""
@@ -110,7 +110,7 @@ class Books:
             log_event("model-trouble", code=disk_failure(exc).code, reason=str(exc))
         self.look()
         if what and before.serving and before.pointer and before.pointer.trying:
-            to_blame = is_barred(self.folder, str(before.serving.facts["manifest"]))
+            to_blame = is_out(self.folder, before.serving.facts)
             self.end_slot(before.serving, "rolled-back", "E-MODEL-HEALTH" if to_blame else "E-DISK", what)
 
     def look(self) -> None:
@@ -120,21 +120,29 @@ class Books:
             self.seen = seen
             self.shelf, self.outcome = Shelf.look(self.folder), load_outcome(self.folder)
 
-    def let_go(self) -> bool:
-        """Tells whether a version was pinned until now."""
-        before, self.pinned = self.pinned, bool(self.shelf.pointer and self.shelf.pointer.pinned)
-        return before and not self.pinned
+    def unsettled(self, offer: Offer) -> bool:
+        """Tells whether an offer is not settled; of what is on the disk that is asked once, until a file changes."""
+        if self.weighed != self.seen and self.settled(offer):
+            self.weighed = self.seen
+            if self.shelf.pointer and self.shelf.pointer.pinned:
+                log_event("offer-waits", version=offer.version, pinned=self.shelf.pointer.pinned)
+        return self.weighed != self.seen
 
     def settled(self, offer: Offer) -> bool:
         """Tells whether there is nothing to do about an offer: pinned, ended before, or here already."""
-        pointer, serving = self.shelf.pointer, self.shelf.serving
-        if pointer and pointer.pinned:
-            log_event("offer-waits", version=offer.version, pinned=pointer.pinned)
+        if self.shelf.pointer and self.shelf.pointer.pinned:
             return True
+        serving = self.shelf.serving
         held = serving is not None and serving.facts["manifest"] == offer.manifest
-        if self.outcome.settles(offer.manifest, basis_of(self.config)):
-            return held or self.outcome.phase != "healthy"  # what proved itself may have had to make way for a pin
-        return held and self.outcome.manifest != offer.manifest
+        if not self.outcome.settles(offer.manifest, basis_of(self.config)):
+            return held and self.outcome.manifest != offer.manifest
+        if self.outcome.phase == "healthy":  # what proved itself may have had to make way for a pin
+            return held
+        return self.outcome.phase != "rolled-back" or not parted(self.folder, offer.manifest)  # else another may do
+
+    def proved(self, offer: Offer) -> bool:
+        """Tells whether an offer ended well here, under the settings and the runtime of now."""
+        return self.outcome.settles(offer.manifest, basis_of(self.config)) and self.outcome.phase == "healthy"
 
     def end(
         self, manifest: str, version: int, phase: str, fault: tuple[str, str] = ("", ""), found: tuple[Found, ...] = ()

@@ -34,12 +34,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best variant that fits, or None. While it is not `probed`, it has yet to be tried on this device."""
+    """The best variant that fits, or None. While it is not `probed`, it has yet to be tried on this device.
+
+    `poor`: none fits, and one of them only because it does badly on this device's own examples.
+    """
 
     variant: Variant | None
     probed: bool
     why: str
     found: tuple[Found, ...]
+    poor: bool = False
 
 
 def choose(
@@ -56,7 +60,8 @@ def choose(
     best = next((one for one, _, _ in judged if fitting and one.name == fitting[0][1]), None)
     found = tuple(_found(one, finding, fault, best) for one, finding, fault in judged)
     if best is None:
-        return Choice(None, False, _nothing(findings, found), found)
+        poor = any(_poor(one, findings.get(one.name), policy, free_memory_bytes, runtime) for one, _, _ in judged)
+        return Choice(None, False, _nothing(findings, found), found, poor)
     tried = sum(name in findings for _, name in fitting)
     field = f"{len(fitting)} of {len(judged)} variants that fit{_limits(policy)}, {tried or 'none'} of them tried here"
     return Choice(best, best.name in findings, f"best of {field}: {_why(best, findings.get(best.name))}", found)
@@ -74,6 +79,18 @@ def release(version: str) -> tuple[int, ...]:
 
 def _fault(variant: Variant, finding: Finding | None, policy: ModelConfig, free_bytes: int | None, runtime: str) -> str:
     """Returns why a variant does not fit, or nothing."""
+    return _limit(variant, finding, policy, free_bytes, runtime) or _low(variant, finding, policy)
+
+
+def _poor(variant: Variant, finding: Finding | None, policy: ModelConfig, free_bytes: int | None, runtime: str) -> bool:
+    """Tells whether a variant would fit, but for its accuracy as it was measured on this device."""
+    if finding is None or finding.accuracy is None or _limit(variant, finding, policy, free_bytes, runtime):
+        return False
+    return bool(_low(variant, finding, policy))
+
+
+def _limit(variant: Variant, finding: Finding | None, policy: ModelConfig, free_bytes: int | None, runtime: str) -> str:
+    """Returns what keeps a variant out whatever its accuracy, or nothing."""
     if finding is not None and finding.code:
         return f"{finding.code}: {finding.reason}"
     if policy.profiles and variant.profile not in policy.profiles:
@@ -92,6 +109,11 @@ def _fault(variant: Variant, finding: Finding | None, policy: ModelConfig, free_
     for words, value, most, unit in limits:
         if most and value is not None and value > most:
             return f"{words} {_figure(value)} {unit}, at most {_figure(most)}"
+    return ""
+
+
+def _low(variant: Variant, finding: Finding | None, policy: ModelConfig) -> str:
+    """Returns that a variant's accuracy is below the least, or nothing."""
     accuracy = _accuracy(variant, finding)
     if accuracy is not None and accuracy < policy.min_accuracy:
         return f"accuracy {accuracy:.4f} {_by(finding)}, at least {policy.min_accuracy:.4f}"

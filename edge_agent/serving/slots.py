@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.serving.trial.barred import bar, is_barred, lift
+from edge_agent.serving.trial.barred import bar_model, is_out, lift
 from wire.errors import StateError
 from wire.pieces.assembly import digest_file, link_whole, write_whole
 from wire.spec import canonical_json
@@ -123,7 +123,7 @@ def stage(folder: Path, source: Path, facts: Mapping[str, Any], durable: bool = 
     pointer = read_pointer(folder)
     spared = pointer.serving if pointer else _proven(folder) or "b"
     name = "b" if spared == "a" else "a"
-    if pointer and pointer.trying and pointer.previous == name:
+    if pointer and pointer.trying and pointer.previous == name and _whole(folder, name):
         raise StateError(f"slot {name} is the way back of a model that is being tried")
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
@@ -159,11 +159,13 @@ def fall_back(folder: Path, durable: bool = True, lasting: bool = True) -> Point
     """
     pointer = _tried(folder)
     left = read_slot(folder, pointer.serving)
-    if lasting and left is not None:
-        bar(folder, str(left.facts["manifest"]), durable)
     there = replace(pointer, trying=False, previous="", starts=0)
     before = pointer.previous if pointer.previous != pointer.serving else ""
-    if back := before if before and _whole(folder, before) else _proven(folder, but=pointer.serving):
+    back = before if before and _whole(folder, before) else _proven(folder, but=pointer.serving)
+    slot = read_slot(folder, back) if back else None
+    if lasting and left is not None:
+        bar_model(folder, left.facts, slot.facts if slot else None, durable)
+    if back:
         now: Pointer | None = _point(folder, replace(there, serving=back), durable)
     elif pointer.pinned:
         now = _point(folder, there, durable)  # to the slot that is emptied below: the pin stays
@@ -189,7 +191,7 @@ def pin(folder: Path, version: int, durable: bool = True) -> Pointer:
         raise StateError(f"version {version} is not on this device", remedy=f"healthy versions here: {have}")
     other = next((slot.name for slot in held if slot.name != found[0].name), "")
     pointer = _point(folder, Pointer(found[0].name, False, other, 0, version), durable)
-    lift(folder, str(found[0].facts["manifest"]), durable)
+    lift(folder, found[0].facts, durable)
     return pointer
 
 
@@ -203,7 +205,7 @@ def go_back(folder: Path, durable: bool = True) -> Slot:
         raise StateError(
             "there is no healthy model to go back to", remedy="roll out an older content, or pin a version"
         )
-    bar(folder, str(serving.facts["manifest"]), durable)
+    bar_model(folder, serving.facts, other.facts, durable)
     _point(folder, Pointer(other.name, previous=serving.name if serving.healthy else ""), durable)
     if not serving.healthy:
         _leave(folder / serving.name)
@@ -221,7 +223,7 @@ def settle(folder: Path, durable: bool = True) -> tuple[Pointer | None, str]:
         return _make_do(folder, pointer, durable)
     if not pointer.trying:
         return pointer, ""
-    if is_barred(folder, str(slot.facts["manifest"])):
+    if is_out(folder, slot.facts):
         return fall_back(folder, durable), "the agent ended while it was rolled back"
     if pointer.starts >= _MOST_STARTS:
         return fall_back(folder, durable), f"the agent ended {pointer.starts + 1} times while it was tried"
@@ -237,7 +239,7 @@ def _make_do(folder: Path, pointer: Pointer, durable: bool) -> tuple[Pointer, st
     there, what = replace(pointer, serving=name, previous="", starts=0), f"slot {pointer.serving} is damaged"
     if slot.healthy:
         return _point(folder, replace(there, trying=False), durable), what
-    if is_barred(folder, str(slot.facts["manifest"])):
+    if is_out(folder, slot.facts):
         return pointer, f"{what}, and what slot {name} holds was rolled back"
     return _point(folder, replace(there, trying=True), durable), f"{what}, so what slot {name} holds is tried"
 
@@ -263,7 +265,7 @@ def _proven(folder: Path, but: str = "") -> str:
     """
     held = [slot for name in _NAMES if name != but and (slot := read_slot(folder, name)) and slot.healthy]
     whole = [slot for slot in held if _whole(folder, slot.name)]
-    best = max(whole, key=lambda slot: (not is_barred(folder, str(slot.facts["manifest"])), slot.version), default=None)
+    best = max(whole, key=lambda slot: (not is_out(folder, slot.facts), slot.version), default=None)
     return best.name if best else ""
 
 

@@ -43,12 +43,16 @@ _MOST_VERSION = 1 << 53
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A device may now have the manifest of this digest. `rollout` names the roll-out that says so."""
+    """A device may now have the manifest of this digest. `rollout` names the roll-out that says so.
+
+    It names the device: whoever carries offers about must not make one device's another's.
+    """
 
     rollout: str
     manifest: str
     size: int
     version: int
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ def read_offer(frame: Frame) -> Offer:
         manifest=digest_field(header, "manifest"),
         size=int_field(header, "size", 1, MANIFEST_BYTES),
         version=int_field(header, "version", 1, _MOST_VERSION),
+        device=id_field(header, "device"),
     )
 
 

@@ -1,23 +1,27 @@
-"""Puts the file that an installation chose into the slot that does not serve, then makes that slot serve on trial."""
+"""Puts the file that an installation chose into the slot that does not serve, then makes that slot serve on trial.
+
+What stands healthy in the other slot already serves again without either.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from edge_agent.serving.health import FAILURES
 from edge_agent.serving.install import Installation
 from edge_agent.serving.outcome import Shelf
 from edge_agent.serving.policy import Choice
-from edge_agent.serving.slots import alone, read_pointer, stage, switch
-from edge_agent.serving.trial.barred import barred
+from edge_agent.serving.slots import Slot, alone, commit, file_digest, read_pointer, read_slot, stage, switch
+from edge_agent.serving.trial.barred import barred, is_out
 from wire.errors import Declined, StateError
 from wire.events import log_event
 from wire.messages.manifest import Manifest
 from wire.messages.rollout import Offer
 
-__all__ = ["facts_of", "place", "serve_on_trial"]
+__all__ = ["facts_of", "place", "serve_again", "serve_on_trial"]
 
 
 def place(one: Installation, shelf: Shelf) -> str:
@@ -28,9 +32,9 @@ def place(one: Installation, shelf: Shelf) -> str:
     here = shelf.serving.facts if shelf.serving else {}
     if (here.get("manifest"), here.get("digest")) == (one.offer.manifest, choice.variant.digest):
         return "serves"
-    if one.offer.manifest in barred(folder):
-        return "barred"
     facts = facts_of(manifest, one.offer, choice, one.options.get(choice.variant.name, {}))
+    if barred(folder) and is_out(folder, facts):  # the first of them raises what cannot be read
+        return "barred"
     try:
         with alone(folder):
             one.slot = stage(folder, one.means.store / choice.variant.digest, facts, one.means.config.durable)
@@ -52,6 +56,27 @@ def serve_on_trial(one: Installation) -> None:
         if pointer is None or not pointer.pinned:
             (folder / FAILURES).unlink(missing_ok=True)
             switch(folder, one.slot, one.means.config.durable)
+
+
+def serve_again(folder: Path, manifest: str, durable: bool = True) -> Slot | None:
+    """Makes the other slot serve, and returns it, if this manifest's model stands there, whole and found healthy.
+
+    A pin stands, and a trial goes on. Should it be killed on the way, the model is on trial once more.
+    """
+    with alone(folder):
+        pointer = read_pointer(folder)
+        if pointer is None or pointer.pinned or pointer.trying:
+            return None
+        slot = read_slot(folder, "b" if pointer.serving == "a" else "a")
+        if slot is None or not slot.healthy or slot.facts["manifest"] != manifest or is_out(folder, slot.facts):
+            return None
+        if file_digest(slot.path) != slot.facts["digest"]:
+            return None
+        (folder / FAILURES).unlink(missing_ok=True)
+        switch(folder, slot.name, durable)
+        commit(folder, durable)
+    log_event("model-serves-again", version=slot.version, variant=slot.facts["variant"])
+    return slot
 
 
 def facts_of(manifest: Manifest, offer: Offer, choice: Choice, options: Mapping[str, str]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_limits_hold_after_the_end(done):
         done.hub.route(TOPICS.device("dev-2", "model"), b"garbage", False)
     done.settle()
     assert len([line for line in done.noted("device-model") if line["device"] == "dev-1"]) <= 203
-    assert done.desk.refusals["dev-2"] == 20
+    assert done.desk.refusals["dev-2", "model"] == 20
     assert done.desk.rollout.status == "done"
 
 
@@ -184,6 +184,79 @@ def test_what_a_pinned_device_said_once_counts_for_the_next_roll_out_too(scene):
     made.settle()
     assert (made.desk.rollout.version, made.desk.rollout.status) == (2, "done")
     assert made.outcomes() == {"dev-0": "healthy", "dev-1": "pinned"}
+
+
+def say(made, device, *reports):
+    """Has a device say it, so that the broker keeps the last word."""
+    for report in reports:
+        made.hub.route(TOPICS.device(device, "model"), encode_model_report(report), True)
+    made.settle()
+
+
+def test_who_came_to_an_end_without_the_model_does_not_get_it_from_a_roll_out_that_was_aborted(scene):
+    made = scene("healthy", "unfit", "healthy", "healthy", "rolling back", "healthy", "stuck")
+    made.start()
+    made.open()
+    made.settle()
+    say(made, "dev-5", ModelReport("pinned", 1, 1, 7, 7))  # healthy with it, and then its owner pinned another
+    assert list(made.outcomes().values()) == ["healthy", "unfit", "healthy", "healthy", "failed", "pinned", ""]
+    made.wish("abort")
+    made.settle()
+    assert made.desk.rollout.status == "aborted"
+    assert made.offered() == {"dev-0", "dev-2", "dev-3"}
+    for device in ("dev-1", "dev-4", "dev-5"):
+        ask = encode_ask(Ask("blob", made.desk.offer.manifest, spans=((0, 10),)))
+        made.hub.route(TOPICS.device(device, "ask"), ask, False)
+    made.host.step(0.0)
+    made.host.step(0.0)
+    assert not made.desk.source.library.wants and not made.desk.source.library.due
+
+
+def test_who_had_begun_when_it_was_aborted_and_goes_back_gets_no_other_try(scene):
+    made = scene("silent", "silent")
+    made.start()
+    made.open()
+    made.settle()
+    say(made, "dev-0", ModelReport("staged", 1, 1))
+    made.wish("abort")
+    made.settle()
+    assert made.offered() == {"dev-0"}
+    say(made, "dev-0", ModelReport("rolled-back", 1, code="E-DISK", reason="a slot is damaged"))
+    assert made.offered() == set()
+
+
+def test_a_newer_roll_out_takes_the_offer_of_a_pinned_device_back(scene):
+    made = scene("healthy", "silent")
+    made.start()
+    made.open()
+    made.settle()
+    say(made, "dev-1", ModelReport("pinned", 7, 7, 7, 7))
+    assert (made.outcomes()["dev-1"], made.desk.rollout.status) == ("pinned", "done")
+    assert made.offered() == {"dev-0", "dev-1"}
+    made.start(devices=("dev-0",))
+    made.settle()
+    assert (made.desk.rollout.version, made.offered()) == (2, {"dev-0"})
+
+
+def test_the_last_word_of_a_device_that_talked_nonsense_is_read_after_an_hour(done):
+    for _ in range(60):
+        done.hub.route(TOPICS.device("dev-1", "model"), b"garbage", False)
+    done.settle()
+    say(done, "dev-1", ModelReport("healthy", 1, 1, 1, 1))
+    assert done.outcomes()["dev-1"] == "late"
+    done.clock_s += 3601
+    done.settle()
+    assert done.outcomes()["dev-1"] == "healthy"
+
+
+@pytest.mark.parametrize("leaf", ["state", "info"])
+def test_nonsense_on_another_topic_does_not_cost_a_device_its_reports(done, leaf):
+    for _ in range(60):
+        done.hub.route(TOPICS.device("dev-1", leaf), b"as another version says it", False)
+    done.settle()
+    assert done.desk.refusals["dev-1", leaf] == 20
+    say(done, "dev-1", ModelReport("healthy", 1, 1, 1, 1))
+    assert done.outcomes()["dev-1"] == "healthy"
 
 
 def test_a_process_without_a_roll_out_waits_for_one_and_learns_who_is_there(scene):

@@ -81,7 +81,7 @@ def test_a_question_is_answered_by_whoever_has_the_blob_and_counts_there_only(sc
     manifest, state = made.desk.offer.manifest, made.host.run.state
     ask(made, "dev-0", manifest)
     ask(made, "dev-0", manifest, ((0, 1 << 39),))
-    assert (run_lines(made, "refused"), made.desk.refusals) == ([], {"dev-0": 1})
+    assert (run_lines(made, "refused"), made.desk.refusals) == ([], {("dev-0", "ask"): 1})
     ask(made, "dev-1", manifest)  # it was not offered yet: it waits, and nobody refuses it
     ask(made, "dev-1", state.planner.spec_digest)
     assert run_lines(made, "refused") == []
@@ -90,7 +90,7 @@ def test_a_question_is_answered_by_whoever_has_the_blob_and_counts_there_only(sc
     for _ in range(40):
         made.hub.route(TOPICS.device("dev-0", "model"), b"garbage", False)
     made.settle()
-    assert made.desk.refusals == {"dev-0": 20}
+    assert made.desk.refusals == {("dev-0", "ask"): 1, ("dev-0", "model"): 20}
     assert len(run_lines(made, "refused")) == 1
 
 

@@ -113,7 +113,7 @@ def test_only_blobs_of_this_roll_out_and_only_who_was_offered_it(made, heard):
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 10),))))
     say(made, "dev-0", "ask", encode_ask(Ask("blob", manifest, spans=((0, 1 << 39),))))
     assert heard == [("dev-0", manifest)] * 2
-    assert made.desk.refusals == {"dev-0": 1}
+    assert made.desk.refusals == {("dev-0", "ask"): 1}
 
 
 def test_more_questions_than_an_honest_device_has_are_dropped(made, heard):

@@ -20,6 +20,7 @@ SAID = {
     "refused": ModelReport("refused", VERSION, 4, 4, 4, code="E-MODEL-GOLDEN"),
     "rolled-back": ModelReport("rolled-back", VERSION, VERSION, 4, 4, code="E-MODEL-NAN"),
     "unfit": ModelReport("refused", VERSION, 4, 4, 4, code="E-MODEL-POLICY"),
+    "poor": ModelReport("refused", VERSION, 4, 4, 4, code="E-MODEL-ACCURACY"),
     "pinned": ModelReport("pinned", VERSION, 4, 4, 4),
     "old": ModelReport("healthy", 4, 4, 4, 4),
     "liar": ModelReport("refused", VERSION, VERSION, VERSION, VERSION, code="E-MODEL-GOLDEN"),
@@ -125,6 +126,13 @@ def test_who_cannot_have_it_is_in_nobodys_way():
     assert (rollout.status, [m.outcome for m in rollout.members]) == ("done", ["unfit", "pinned", "healthy", "healthy"])
 
 
+def test_a_model_that_devices_measure_as_bad_is_stopped():
+    rollout = after(fresh(6), "0 poor")
+    assert (rollout.status, rollout.reason) == ("held", "failed: d0 (E-MODEL-ACCURACY)")
+    on = proceed(obey(rollout, "resume failed", 0.0), 0.0)
+    assert after(on, "1 healthy").status == "stopped"
+
+
 def test_nobody_can_have_it():
     rollout = after(fresh(2), "0 unfit", "1 unfit")
     assert rollout.status == "stopped"
@@ -206,7 +214,11 @@ def test_a_device_that_never_comes_to_rest_has_failed():
     assert (heard.report, heard.outcome, heard.changes) == (SAID["healthy"], "failed", 1)
 
 
-@pytest.mark.parametrize(("word", "has"), [("fetching", False), ("staged", True), ("healthy", True), ("refused", True)])
+@pytest.mark.parametrize(
+    ("word", "has"),
+    [("fetching", False), ("staged", True), ("active", True), ("healthy", True)]
+    + [(word, False) for word in ("refused", "rolled-back", "unfit", "pinned", "liar")],
+)
 def test_who_has_begun_keeps_the_offer(word, has):
     assert begun(after(fresh(2), f"0 {word}").members[0], VERSION) == has
     assert not begun(Member("x", 0), VERSION)

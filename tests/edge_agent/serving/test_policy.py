@@ -60,6 +60,25 @@ def test_limits_that_the_manifest_can_answer(limits, name):
     assert chosen(**limits) == name
 
 
+BAD = {"int8-8": Finding(accuracy=0.11, examples=500)}
+
+
+@pytest.mark.parametrize(
+    ("findings", "limits", "poor"),
+    [
+        (BAD, {"min_accuracy": 0.95}, True),  # the other variants are out by the manifest
+        ({}, {"min_accuracy": 0.95}, False),
+        (BAD, {"min_accuracy": 0.95, "max_bytes": 7000}, False),  # it would not fit anyway
+        (BAD, {"min_accuracy": 0.95, "profiles": ("float",)}, False),
+        (BAD, {"min_accuracy": 0.92}, False),  # another is taken
+        ({"int8-8": Finding(code="E-MODEL-NAN", reason="nan")}, {"min_accuracy": 0.95}, False),
+    ],
+)
+def test_what_does_badly_on_the_devices_own_examples_is_told_from_what_does_not_fit(findings, limits, poor):
+    choice = pick(findings=findings, **limits)
+    assert (choice.poor, choice.variant is None) == (poor, limits["min_accuracy"] == 0.95)
+
+
 def test_what_does_not_fit_says_why():
     found = {one.variant: one for one in pick(max_bytes=5000, min_accuracy=0.7).found}
     assert found["int8-8"].why == "the file has 8000 bytes, at most 5000"

@@ -15,6 +15,7 @@ from edge_agent.serving.slots import read_pointer, read_slot
 from tests.edge_agent.serving.stage.files import INPUT, file_bytes, outputs_of
 from tests.edge_agent.serving.stage.sides import FAILING, TOPICS
 from wire.messages.manifest import Measured
+from wire.messages.rollout import encode_offer
 
 
 def test_what_the_application_notes_in_the_window_rolls_back(one):
@@ -155,6 +156,19 @@ def test_nothing_is_kept_that_nothing_needs(one):
     assert len(names) == 2
 
 
+def test_a_model_that_does_badly_on_the_devices_own_examples_is_a_failure_and_no_matter_of_policy(side, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    x = np.random.default_rng(5).normal(size=(200, *INPUT)).astype(np.float32)
+    y = (outputs_of(file_bytes(4), x).argmax(1) + 1) % 3
+    np.savez(folder / "a.npz", x=x, y=y)
+    own = DataConfig("digits", folder=folder, held_out=0.5)
+    one = side(data=own, model=ModelConfig(health_s=0.0, min_accuracy=0.8))
+    report = one.bring(one.publisher.manifest(1, {"int8-4": file_bytes(4)}))
+    assert (report.phase, report.code, one.live) == ("refused", "E-MODEL-ACCURACY", 0)
+    assert "accuracy 0.0000 on" in report.reason and "of this device, at least 0.8000" in report.reason
+
+
 def test_garbage_offers_change_nothing(one):
     one.link.publish(TOPICS.device("dev-1", "offer"), b"garbage")
     for _ in range(10):
@@ -194,28 +208,19 @@ def test_the_devices_own_examples_choose_another_variant_than_the_manifest(side,
     assert "of this device" in report.why
 
 
-def test_a_pinned_version_stays_whatever_is_offered(one):
-    one.bring(one.publisher.manifest(2, {"float-32": file_bytes(2)}))
-    slots.pin(one.models, 1)
-    one.offer(one.publisher.manifest(3, {"float-32": file_bytes(3)}))
-    report = one.until("pinned")
-    assert (report.active, one.live, one.serving.installation) == (1, 1, None)
-    slots.pin(one.models, 0)
-    assert one.until("healthy", version=3).active == 3
-
-
-def test_the_newest_offer_is_taken_again_after_a_pin_although_it_had_ended_well(one):
-    one.bring(one.publisher.manifest(2, {"float-32": file_bytes(2)}))
-    slots.pin(one.models, 1)
-    assert one.until("pinned").active == 1
-    slots.pin(one.models, 0)
-    report = one.until("healthy", version=2)
-    assert (report.active, report.healthy, one.live) == (2, 2, 2)
+def test_an_offer_to_another_device_is_refused(one):
+    made = one.publisher.manifest(2, {"float-32": file_bytes(3)})
+    copied = encode_offer(replace(one.publisher.offer(made), device="dev-2"))
+    one.link.publish(TOPICS.device("dev-1", "offer"), copied, retain=True)
+    for _ in range(10):
+        one.turn()
+    assert (one.live, one.serving.offer.version, one.serving.installation) == (1, 1, None)
+    assert one.agent.trouble[0] == "E-SIGNATURE"
 
 
 def test_a_persons_way_back_ends_the_trial(one):
     one.offer(one.publisher.manifest(2, {"float-32": file_bytes(3)}))
     one.until("active", version=2)
     slots.go_back(one.models)
-    report = one.until("healthy")
-    assert (report.active, one.live, one.serving.watch) == (1, 1, None)
+    report = one.until("rolled-back")
+    assert (report.active, report.healthy, one.live, one.serving.watch) == (1, 1, 1, None)

@@ -27,7 +27,7 @@ from wire.messages.rollout import (
 DIGEST = st.integers(0, (1 << 256) - 1).map(lambda number: f"{number:064x}")
 NAME, REASON = st.text("abc-", min_size=1, max_size=32), st.text("xyz é", max_size=400)
 VERSION, MAYBE = st.integers(0, 1 << 53), st.none() | st.floats(0, 1e9)
-OFFERS = st.builds(Offer, NAME, DIGEST, st.integers(1, MANIFEST_BYTES), st.integers(1, 1 << 53))
+OFFERS = st.builds(Offer, NAME, DIGEST, st.integers(1, MANIFEST_BYTES), st.integers(1, 1 << 53), NAME)
 FINDINGS = st.builds(
     Found, NAME, st.booleans(), REASON, MAYBE, st.none() | st.integers(0, 1 << 50), MAYBE, st.none() | st.floats(0, 1)
 )
@@ -79,6 +79,7 @@ WRONG_OFFERS = {
     "manifest": ["", "0" * 63, None],
     "size": [0, MANIFEST_BYTES + 1, 1.0],
     "version": [0, True, (1 << 53) + 1],
+    "device": ["", "A", None],
 }
 WRONG_REPORTS = {
     "phase": ["", "happy", None],

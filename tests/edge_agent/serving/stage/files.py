@@ -142,4 +142,4 @@ class Publisher:
 
     def offer(self, manifest: Manifest, data: bytes | None = None) -> Offer:
         data = data or self.signed(manifest)
-        return Offer("roll-1", self.keep(data), len(data), manifest.version)
+        return Offer("roll-1", self.keep(data), len(data), manifest.version, "dev-1")

@@ -13,6 +13,7 @@ from edge_agent.serving.health import note_failure
 from edge_agent.serving.slots import read_pointer, read_slot
 from edge_agent.serving.trial.barred import barred
 from tests.edge_agent.serving.stage.files import file_bytes
+from tests.edge_agent.serving.stage.held import rot
 from tests.edge_agent.serving.stage.sides import HEALTH_S
 from wire.messages.manifest import Measured
 
@@ -92,6 +93,48 @@ def test_no_variant_of_it_is_staged(side):
     assert seen_serving(one) == {1}
 
 
+@pytest.fixture
+def two(side):
+    """Returns a side that serves int8-8 of version 1 and, under settings that allow float only, tries float-32."""
+    one, files = side(), {"float-32": file_bytes(3), "int8-8": file_bytes(4)}
+    best = {"float-32": 0.9, "int8-8": 0.95}
+    made = one.publisher.manifest(1, files, edit=lambda v: replace(v, measured=Measured("lab", accuracy=best[v.name])))
+    assert one.bring(made).variant == "int8-8"
+    one.changes["model"] = ModelConfig(health_s=HEALTH_S, profiles=("float",))
+    one.start()
+    assert one.until("active", version=1).variant == "float-32"
+    return one, made
+
+
+def test_a_variant_that_goes_back_to_another_of_its_manifest_is_barred_alone(two):
+    one, made = two
+    note_failure(one.models, made.variants[0].digest, "E-MODEL-NAN", "an answer is not finite")
+    assert one.until("rolled-back").active == 1
+    assert barred(one.models) == (f"{one.publisher.offer(made).manifest}/float-32",)
+    report = one.until("refused")  # by the settings it should not serve, and the one that may was rolled back
+    assert (report.code, report.active, report.healthy, report.variant) == ("E-MODEL-HEALTH", 1, 1, "int8-8")
+    assert "it was rolled back here before" in report.reason
+    one.publisher.blobs.clear()  # all that it needs is here
+    one.changes["model"] = ModelConfig(health_s=HEALTH_S)
+    one.start()
+    report = one.until("healthy", version=1)
+    assert (report.variant, report.active, report.healthy) == ("int8-8", 1, 1)
+    one.changes["model"] = ModelConfig(health_s=HEALTH_S, profiles=("float",))
+    one.start()
+    assert one.until("refused").code == "E-MODEL-HEALTH"
+
+
+def test_a_variant_that_ends_the_agent_again_and_again_is_barred_alone(two):
+    one, made = two
+    for _ in range(3):
+        one.serving.probe.stop()
+        one.start()
+    report = one.until("rolled-back")
+    assert (report.code, report.variant) == ("E-MODEL-HEALTH", "int8-8")
+    assert barred(one.models) == (f"{one.publisher.offer(made).manifest}/float-32",)
+    assert one.until("refused").code == "E-MODEL-HEALTH"
+
+
 def test_a_list_that_cannot_be_read_lets_nothing_in_and_says_so(one):
     (one.models / "rolled-back.json").write_text("{")
     report = one.bring(one.publisher.manifest(2, {"float-32": file_bytes(3)}))
@@ -165,6 +208,19 @@ def test_a_newer_offer_goes_on_after_a_person_ended_the_trial(one):
     one.turn()
     roll_back(one.serving.config)
     assert one.until("healthy", version=3).active == 3
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_two_slots_that_were_damaged_on_trial_are_filled_again(one, emptied):
+    one.offer(one.publisher.manifest(2, {"float-32": file_bytes(3)}))
+    one.until("active", version=2)
+    for name in "ab":
+        rot(one.models, name)
+    if emptied:
+        (one.models / "b" / "facts.json").unlink()
+    one.start()
+    one.wait(lambda: (one.live, one.serving.report.phase, one.serving.report.healthy) == (2, "healthy", 2))
+    assert barred(one.models) == ()
 
 
 def test_a_slot_that_was_damaged_on_trial_is_fetched_again(one):

@@ -108,6 +108,19 @@ def test_a_lost_pointer_brings_nothing_back_that_a_person_rolled_back_unless_it_
     assert serving(tmp_path) == 2
 
 
+@pytest.mark.parametrize("emptied", [True, False])
+def test_where_both_slots_are_damaged_during_a_trial_the_next_model_is_still_taken(tmp_path, emptied):
+    served(tmp_path, 1)
+    slots.switch(tmp_path, staged(tmp_path, 2))
+    rot(tmp_path, "a")
+    rot(tmp_path, "b")
+    if emptied:
+        (tmp_path / "b" / "facts.json").unlink()
+    assert settle(tmp_path)[1] == "neither slot holds a whole model"
+    assert served(tmp_path, 3) == Pointer("a", previous="b")
+    assert serving(tmp_path) == 3
+
+
 def test_rolling_back_ends_at_the_next_start_if_it_was_interrupted(tmp_path):
     served(tmp_path, 1)
     slots.switch(tmp_path, staged(tmp_path, 2))
