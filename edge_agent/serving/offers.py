@@ -31,11 +31,9 @@ from wire.transport import Transport
 
 __all__ = ["FOLDER", "WISH", "Serving"]
 
-FOLDER = "models"
-WISH = "bench.wish"
+FOLDER, WISH = "models", "bench.wish"
 _AGAIN_S = 600.0
-_REST_S = 10.0  # after trouble that no installation ends with
-_WISHES_S = 10.0  # so often a person's wish is looked for
+_REST_S, _WISHES_S = 10.0, 10.0  # after trouble that no installation ends with; so often a person's wish is looked for
 
 
 @dataclass
@@ -103,14 +101,12 @@ class Serving:
             self._withdraw()
             return
         offer = read_offer(open_signed(payload, Kind.OFFER, self.config.coordinator_key))
-        if not self.alive:
-            self._wake_up()
         if self.installation and (self.installation.offer.manifest == offer.manifest or self._staged):
             self.offer = offer
             return
         self._drop_installation()
-        self.offer, self.again_s = offer, float("inf")
-        if self.trial is None:
+        self.offer, self.again_s = offer, float("inf") if self.alive else float("-inf")
+        if self.alive and self.trial is None:
             self._consider(offer)
 
     def take(self, chunk: Chunk) -> None:
@@ -123,7 +119,7 @@ class Serving:
 
     def step(self, now_s: float, training: bool) -> None:
         """Does whatever is due; training goes before probing."""
-        if not self.alive:
+        if not self.alive and self.offer is None:
             return
         self.training = training
         try:
@@ -158,9 +154,9 @@ class Serving:
 
     def _wake_up(self) -> None:
         """Makes the folder, and goes on with what was being tried."""
-        self.alive = True
         (self.folder / "store").mkdir(parents=True, exist_ok=True)
         self.books.start()
+        self.alive = True
         self._watch_if_trying(self.clock())
 
     def _watch_if_trying(self, now_s: float) -> None:
@@ -170,6 +166,8 @@ class Serving:
             self.trial = Trial(Watch(self._means, slot, now_s + self.config.model.health_s))
 
     def _advance(self, now_s: float, training: bool) -> None:
+        if not self.alive:
+            self._wake_up()
         self.books.look()
         if self.trial and not on_trial(self.books.shelf, self.trial.slot):
             self._leave_trial(self.trial, now_s)
@@ -267,9 +265,11 @@ class Serving:
         one, fault = self.installation, refusal(exc)
         self.probe.stop()
         if one is None:
-            self.rest_s = self.clock() + _REST_S
+            self.rest_s = self.clock() + (_REST_S if self.alive else _AGAIN_S)
             if self.trial:
                 self.trial.trouble = fault
+            elif self.offer and not self.alive:
+                self.books.end(self.offer.manifest, self.offer.version, "refused", fault)
             log_event("model-trouble", code=exc.code, reason=exc.message)
             return
         self._drop_installation()

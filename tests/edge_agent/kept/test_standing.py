@@ -40,3 +40,18 @@ def test_a_damaged_file_is_moved_aside_not_deleted(tmp_path, damage):
     assert load_standing(tmp_path) == Standing()
     assert (tmp_path / "standing.damaged").read_bytes() == damage
     assert not (tmp_path / "standing.json").exists()
+
+
+def test_who_settled_last_is_forgotten_last_across_starts(tmp_path):
+    standing = Standing()
+    for number in reversed(range(20)):
+        standing = standing.settle(f"run-{number:02d}", 0)
+    save_standing(tmp_path, standing.settle("run-19", 1))
+    again = load_standing(tmp_path).settle("run-00a", 0)
+    assert list(again.done) == [*(f"run-{number:02d}" for number in reversed(range(18))), "run-19", "run-00a"]
+    assert again.settled("run-19", 1)
+
+
+def test_a_file_of_before_is_read(tmp_path):
+    (tmp_path / "standing.json").write_text('{"done":{"run-1":3,"run-2":0},"session":7}')
+    assert load_standing(tmp_path) == Standing(7, {"run-1": 3, "run-2": 0})
