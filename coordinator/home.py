@@ -22,7 +22,7 @@ from coordinator.rounds.planner import Planner
 from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
 from coordinator.state.registry import Registry
-from wire.errors import ConfigError, StateError
+from wire.errors import ConfigError, StateError, said_by
 from wire.messages.fields import DEVICE_ID
 from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
@@ -126,8 +126,8 @@ class Home:
 @contextmanager
 def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[Home]:
     """Opens a folder for one coordinator of a fleet, made if need be; raises StateError while another one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a+") as lock:
+    _make(folder)
+    with _opened_lock(folder) as lock:
         if not _got(lock, fcntl.LOCK_EX):
             raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home")
         _write_fleet(lock, fleet)
@@ -139,7 +139,7 @@ def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[H
 @contextmanager
 def visit_home(folder: Path) -> Iterator[Home]:
     """Opens a folder, made if need be, beside the coordinator that may be at work there: to write, not to serve."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with _opened(folder, durable=True) as home:
         yield home
 
@@ -151,10 +151,13 @@ def shelf_of(folder: Path) -> Path:
 
 def in_use(folder: Path) -> bool:
     """Tells whether a coordinator works in a folder."""
-    if not (folder / _LOCK).exists():
+    try:
+        with (folder / _LOCK).open() as lock:
+            return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
+    except FileNotFoundError:
         return False
-    with (folder / _LOCK).open() as lock:
-        return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
+    except OSError as exc:
+        raise _unusable(folder / _LOCK, exc) from exc
 
 
 def at_work(folder: Path) -> str | None:
@@ -172,7 +175,7 @@ def refuse_another_fleet(folder: Path, fleet: str) -> None:
 
 def keys_of(folder: Path) -> tuple[str, str]:
     """Returns the public halves of the keys for plans and for models, made if need be; a coordinator may be at work."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     return public_key(_made(folder / _KEY)), public_key(_made(folder / _MODEL_KEY))
 
 
@@ -184,6 +187,25 @@ def _opened(folder: Path, durable: bool) -> Iterator[Home]:
         yield Home(folder, database, 0, durable)
     finally:
         database.close()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise _unusable(folder, exc) from exc
+
+
+def _opened_lock(folder: Path) -> IO[str]:
+    try:
+        return (folder / _LOCK).open("a+")
+    except OSError as exc:
+        raise _unusable(folder / _LOCK, exc) from exc
+
+
+def _unusable(path: Path, exc: OSError) -> StateError:
+    remedy = "name a folder of your own with --home, or see whose this is and whether it may be written"
+    return StateError(f"{path} cannot be used: {said_by(exc)}", remedy=remedy)
 
 
 def _write_fleet(lock: IO[str], fleet: str) -> None:
@@ -209,6 +231,8 @@ def _made(key: Path) -> Path:
     except ConfigError:
         if not key.exists():
             raise  # else another process has just made it
+    except OSError as exc:
+        raise _unusable(key, exc) from exc
     return key
 
 

@@ -7,6 +7,7 @@ the outbox and the standing are on disk, the plan is retained by the broker and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from edge_agent.config import AgentConfig
 from edge_agent.fetch import ask_for
 from edge_agent.gate import Readings, check_gate, disk_failure, read_board
 from edge_agent.info import device_info, present_state
+from edge_agent.kept.folders import open_folders
 from edge_agent.kept.memory import MEMORY, settle_memory
-from edge_agent.kept.outbox import Entry, entries, entry_path, left_behind, remove
+from edge_agent.kept.outbox import Entry, entries, left_behind, remove
 from edge_agent.kept.standing import Standing, load_standing, save_standing
 from edge_agent.presence import Presence
 from edge_agent.serving.offers import Serving
@@ -27,7 +29,6 @@ from wire.events import log_event
 from wire.frame import Kind
 from wire.messages.plan import read_plan
 from wire.messages.reports import Ask, DeviceState, decode_state, encode_ask, encode_state, read_receipt
-from wire.pieces.assembly import sweep_drafts
 from wire.pieces.chunks import decode_chunk
 from wire.sign import open_signed
 from wire.topics import Topics
@@ -65,10 +66,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.topics = Topics(self.config.fleet)
-        self.store, self.outbox = (self.config.state_dir / name for name in ("store", "outbox"))
-        for folder in (self.config.state_dir, self.store, self.outbox):
-            folder.mkdir(parents=True, exist_ok=True)
-            sweep_drafts(folder)
+        self.store, self.outbox = open_folders(self.config.state_dir)
         self.standing = load_standing(self.config.state_dir).started()
         save_standing(self.config.state_dir, self.standing, self.config.durable)
         self.serving = Serving(self.config, self.transport, self.clock)
@@ -154,9 +152,15 @@ class Agent:
         except Declined as exc:
             if self.work:
                 self._decline(self.work.plan.run, self.work.plan.round, exc)
-        except BitfleetError as exc:
-            self.trouble = (exc.code, exc.message)
-            log_event("bad-message", topic=message.topic, code=exc.code, reason=exc.message)
+        except (BitfleetError, OSError) as exc:
+            fault = self._note(exc)
+            log_event("bad-message", topic=message.topic, code=fault.code, reason=fault.message)
+
+    def _note(self, exc: BitfleetError | OSError) -> BitfleetError:
+        """Returns what went wrong, which the state tells from here on; the disk's own failures have codes, too."""
+        fault = disk_failure(exc) if isinstance(exc, OSError) else exc
+        self.trouble = (fault.code, fault.message)
+        return fault
 
     def _notice(self, state: DeviceState) -> None:
         """The coordinator is there, or there again: it may have lost pieces and states, so it is told and asked."""
@@ -203,26 +207,27 @@ class Agent:
             self._ask(self._upload.question(now_s))
 
     def _decline(self, run: str, number: int, fault: BitfleetError | OSError) -> None:
-        exc = disk_failure(fault) if isinstance(fault, OSError) else fault
+        exc = self._note(fault)
         reason = str(exc).removeprefix(f"{exc.code}: ")[:400]
         self._drop_work("declined")
-        self.trouble = (exc.code, exc.message[:400])
         self._ask(Ask("decline", run=run, round=number, code=exc.code, reason=reason))
         log_event("declined", run=run, round=number, code=exc.code, reason=exc.message)
 
     def _drop_work(self, why: str) -> None:
-        if self.work is None:
+        work, self.work = self.work, None
+        if work is None:
             return
-        log_event("work-dropped", run=self.work.plan.run, round=self.work.plan.round, why=why)
-        if self.work.training:
+        log_event("work-dropped", run=work.plan.run, round=work.plan.round, why=why)
+        if work.training:
             self.worker.stop()
-        self.work.forget_topics(self.transport, self.topics)
-        self.work = None
+        work.forget_topics(self.transport, self.topics)
+        with suppress(OSError):  # an update may have been finished before its result was heard; else a start finds it
+            if work.tries and (entry := left_behind(self.outbox, work.plan.run, work.plan.round)):
+                self._carry(entry)
 
     def _settle(self, payload: bytes, now_s: float) -> None:
         receipt = read_receipt(open_signed(payload, Kind.RECEIPT, self.config.coordinator_key))
-        upload = self.uploads.get(receipt.digest)
-        if upload is None:
+        if (upload := self.uploads.get(receipt.digest)) is None:
             return
         if receipt.verdict == "missing":
             upload.resume(receipt.spans or ((0, upload.entry.size),), now_s)
@@ -245,8 +250,7 @@ class Agent:
             self.transport.publish(self.topic("ask"), encode_ask(ask))
 
     def _go_on_uploading(self, now_s: float) -> None:
-        upload = self._upload
-        if upload is None:
+        if (upload := self._upload) is None:
             return
         try:
             if upload.due:
@@ -254,12 +258,11 @@ class Agent:
             elif upload.overdue_s(now_s) <= 0 and not self.coordinator_away:
                 self._ask(upload.question(now_s))
         except OSError as exc:
-            log_event("outbox-unreadable", file=upload.entry.path.name, reason=exc.strerror)
+            log_event("outbox-unreadable", file=upload.entry.path.name, reason=self._note(exc).message)
             del self.uploads[upload.entry.digest]
 
     def _advance_work(self, now_s: float) -> None:
-        result = self.worker.poll(now_s)
-        work = self.work
+        result, work = self.worker.poll(now_s), self.work
         if work is None:
             return
         try:
@@ -278,14 +281,11 @@ class Agent:
 
     def _finish(self, work: Work, digest_size: tuple[str, int] | None, now_s: float) -> None:
         """The update is in the outbox: carry it up. None means that the job has to be started again."""
-        found = digest_size or left_behind(self.outbox, work.plan.run, work.plan.round)
-        if found is None:
+        if (found := left_behind(self.outbox, work.plan.run, work.plan.round, digest_size)) is None:
             work.restart(self.store, now_s)
             return
-        digest, size = found
         self._ask_about_upload(now_s)
-        path = entry_path(self.outbox, work.plan.run, work.plan.round, digest)
-        self._carry(Entry(work.plan.run, work.plan.round, digest, path, size)).begin(now_s)
+        self._carry(found).begin(now_s)
         self.work = None
         work.tidy(self.store)
 

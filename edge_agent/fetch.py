@@ -14,6 +14,7 @@ Of a bundle a portion is fetched: its first bytes. They stay a part file; what i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -93,8 +94,9 @@ class Fetch:
             elif overtaken or not assembly.spans.held:
                 self._ask_anew(chunk.digest)
         except OSError as exc:
-            for part in self.wanted.values():
-                part.drop()
+            with suppress(OSError):  # a card that has become read-only lets nothing go, either
+                for part in self.wanted.values():
+                    part.drop()
             raise disk_failure(exc) from exc
 
     def questions(self, now_s: float) -> list[Ask]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.config import AgentConfig, Limits
-from wire.errors import Declined, WireError
+from wire.errors import Declined, StateError, WireError, said_by
 from wire.messages.plan import RoundPlan, shortest_path
 
-__all__ = ["Readings", "check_gate", "disk_failure", "free_memory_bytes", "read_board"]
+__all__ = ["Readings", "check_gate", "disk_failure", "free_memory_bytes", "read_board", "unwritable"]
 
 _MB = 1e6
 _MAINS = {"Charging": True, "Full": True, "Not charging": True, "Discharging": False}
@@ -64,6 +64,12 @@ def disk_failure(exc: OSError) -> Declined:
     full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free some space" if full else "look at the device's storage"
     return Declined(str(exc), code="E-DISK-SPACE" if full else "E-DISK", remedy=remedy)
+
+
+def unwritable(path: Path, exc: OSError) -> StateError:
+    """Returns the error of a command or a start that cannot write a file or make a folder."""
+    failure = disk_failure(exc)
+    return StateError(f"{path} cannot be written: {said_by(exc)}", code=failure.code, remedy=failure.remedy)
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig
-from edge_agent.gate import disk_failure, read_board
+from edge_agent.gate import read_board, unwritable
 from edge_agent.kept.memory import MEMORY
 from edge_agent.kept.outbox import listed
 from edge_agent.kept.standing import load_standing, read_standing
@@ -54,7 +54,7 @@ def run(config: AgentConfig, for_s: float | None = None) -> int:
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise _unwritable(config.state_dir, exc) from exc
+        raise unwritable(config.state_dir, exc) from exc
     with _only_one(config.state_dir):
         session = load_standing(config.state_dir).session + 1
         lost = encode_state(DeviceState("lost", session))
@@ -94,7 +94,7 @@ def leave(config: AgentConfig, sure: bool) -> int:
         try:
             _delete_own(config.state_dir)
         except OSError as exc:
-            raise _unwritable(config.state_dir, exc) from exc
+            raise unwritable(config.state_dir, exc) from exc
     print("left" if told else "left; the broker could not be told, so it still shows this device as lost")
     if config.state_dir.exists():
         kept = ", ".join(sorted(path.name for path in config.state_dir.iterdir()))
@@ -167,7 +167,7 @@ def _only_one(folder: Path) -> Iterator[None]:
     try:
         file = _lock(folder / _LOCK)
     except OSError as exc:
-        raise _unwritable(folder / _LOCK, exc) from exc
+        raise unwritable(folder / _LOCK, exc) from exc
     if file is None:
         raise StateError(
             f"another agent (pid {running(folder)}) uses {folder}", remedy="stop it, or set another state_dir"
@@ -203,11 +203,6 @@ def _lock_now(path: Path) -> FileIO | None:
         raise
     file.close()
     return None
-
-
-def _unwritable(path: Path, exc: OSError) -> StateError:
-    failure = disk_failure(exc)
-    return StateError(f"{path} cannot be written: {exc.strerror}", code=failure.code, remedy=failure.remedy)
 
 
 def running(folder: Path) -> int | None:

@@ -189,10 +189,11 @@ def _entered(home: Home, order: Order) -> str:
     row = home.database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
     wanted = {"recipe": order.recipe.to_json(), "devices": order.count}
     if row is None:
-        run = home.new_run(order.recipe, simulated=True)
-        with home.database.change():
-            home.database.write("INSERT INTO facts VALUES ('simulated', ?)", json.dumps(wanted))
-        return run
+        with (
+            home.database.change()
+        ):  # first, so that no run is ever without it; of a run that never came it says nothing
+            home.database.write("INSERT OR REPLACE INTO facts VALUES ('simulated', ?)", json.dumps(wanted))
+        return home.new_run(order.recipe, simulated=True)
     fact = home.database.row("SELECT value FROM facts WHERE name = 'simulated'")
     if fact is None or json.loads(fact["value"]) != json.loads(json.dumps(wanted)):
         raise ConfigError(

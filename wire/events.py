@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["Log", "log_event"]
 
@@ -12,9 +13,10 @@ Log = Callable[..., None]
 
 
 def log_event(event: str, **values: object) -> None:
-    """Writes one line, with the time of day."""
+    """Writes one line, with the time of day; where standard error takes none, as on a full disk, it is lost."""
     pairs = " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
-    print(f"{time.strftime('%H:%M:%S')} event={event} {pairs}".rstrip(), file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"{time.strftime('%H:%M:%S')} event={event} {pairs}".rstrip(), file=sys.stderr, flush=True)
 
 
 def _quoted(value: object) -> str:

@@ -140,8 +140,19 @@ def open_database(path: Path, read_only: bool = False, durable: bool = True) -> 
             link.execute("PRAGMA busy_timeout = 5000")
             link.execute("SELECT count(*) FROM runs").fetchone()
         except sqlite3.Error as exc:
-            what = str(exc) if path.exists() or not read_only else "there is no such file"
+            what = "there is no such file" if read_only and _missing(path) else str(exc)
             raise StateError(f"{path}: {what}", remedy="name the folder that `bitfleet serve` or `demo` made") from exc
         undo.pop_all()
     link.row_factory = sqlite3.Row
     return Database(link)
+
+
+def _missing(path: Path) -> bool:
+    """Tells whether there is no such file, as far as the folder lets itself be read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -12,15 +12,17 @@ before its own. An update that was never sent left no receipt: its file stays pe
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MEMORY", "Kept", "memory_path", "newest_memory", "prune_memory", "settle_memory"]
+__all__ = ["MEMORY", "Kept", "mark_newest", "memory_path", "newest_memory", "prune_memory", "settle_memory"]
 
 _NAME = re.compile(r"(?P<run>[a-z0-9-]+)\.(?P<round>[0-9]{1,10})\.(?P<fate>pending|accepted|refused|spoiled)\.memory")
 MEMORY = "memory"
 _MOST_RUNS = 4
+_LATER_S = 2  # what every file system tells apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,13 @@ def memory_path(folder: Path, run: str, number: int, fate: str = "pending") -> P
     return folder / f"{run}.{number}.{fate}.memory"
 
 
+def mark_newest(path: Path) -> None:
+    """Makes a file's time later than that of all others: the order in which runs were used, also without a clock."""
+    latest_s = max((kept.path.stat().st_mtime for kept in _listed(path.parent) if kept.path != path), default=0.0)
+    if path.stat().st_mtime < latest_s + _LATER_S:
+        os.utime(path, (latest_s + _LATER_S, latest_s + _LATER_S))
+
+
 def settle_memory(folder: Path, run: str, number: int, fate: str) -> None:
     """Renames a round's pending memory to what became of its update; without one there is nothing to do."""
     pending = memory_path(folder, run, number)
@@ -52,15 +61,15 @@ def newest_memory(folder: Path, run: str, before: int) -> Kept | None:
 
 
 def prune_memory(folder: Path, run: str, number: int) -> None:
-    """Deletes what no round from `number` on starts from, and the memory of all but the newest runs."""
+    """Deletes what no round from `number` on starts from, and the memory of all but this run and the newest others."""
     keep = newest_memory(folder, run, number)
     for kept in _listed(folder):
         if kept.run == run and keep and kept.round < keep.round:
             kept.path.unlink(missing_ok=True)
-    for other in _runs(folder)[:-_MOST_RUNS]:
-        for kept in _listed(folder):
-            if kept.run == other != run:
-                kept.path.unlink(missing_ok=True)
+    others = [other for other in _runs(folder) if other != run]
+    for kept in _listed(folder):
+        if kept.run in others[: 1 - _MOST_RUNS]:
+            kept.path.unlink(missing_ok=True)
 
 
 def _runs(folder: Path) -> list[str]:

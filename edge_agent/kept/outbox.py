@@ -9,6 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.kept.aside import set_aside
+from wire.errors import said_by
+from wire.events import log_event
 from wire.pieces.assembly import digest_file, sweep_drafts
 
 __all__ = ["Entry", "entries", "entry_path", "left_behind", "listed", "remove"]
@@ -33,12 +36,20 @@ def entry_path(folder: Path, run: str, number: int, digest: str) -> Path:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Returns the updates whose bytes are what their name says; any other file is moved aside."""
+    """Returns the updates whose bytes are what their name says; any other file is moved aside.
+
+    What cannot be read now stays for the next start.
+    """
     found = []
     for path in sorted(folder.glob("*.update")):
         name = _NAME.fullmatch(path.name)
-        if name is None or digest_file(path) != name["digest"]:
-            path.replace(path.with_suffix(".damaged"))
+        try:
+            whole = name is not None and digest_file(path) == name["digest"]
+        except OSError as exc:
+            log_event("outbox-unreadable", file=path.name, reason=said_by(exc))
+            continue
+        if name is None or not whole:
+            set_aside(path)
             continue
         found.append(Entry(name["run"], int(name["round"]), name["digest"], path, path.stat().st_size))
     return found
@@ -57,11 +68,12 @@ def listed(folder: Path) -> list[Entry]:
     return found
 
 
-def left_behind(folder: Path, run: str, number: int) -> tuple[str, int] | None:
-    """Returns digest and size of the update that a child finished just before it was killed, if there is one."""
+def left_behind(folder: Path, run: str, number: int, told: tuple[str, int] | None = None) -> Entry | None:
+    """Returns the update whose digest and size a child told, or that it finished just before it was killed."""
+    if told:
+        return Entry(run, number, told[0], entry_path(folder, run, number, told[0]), told[1])
     sweep_drafts(folder)
-    found = (entry for entry in entries(folder) if (entry.run, entry.round) == (run, number))
-    return next(((entry.digest, entry.size) for entry in found), None)
+    return next((entry for entry in entries(folder) if (entry.run, entry.round) == (run, number)), None)
 
 
 def remove(entry: Entry) -> None:

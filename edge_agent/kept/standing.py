@@ -7,12 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edge_agent.gate import disk_failure
-from wire.errors import StateError
+from edge_agent.gate import unwritable
 from wire.events import log_event
 from wire.messages.reports import Ask
 from wire.pieces.assembly import write_whole
-from wire.spec import canonical_json
 
 __all__ = ["Standing", "load_standing", "read_standing", "save_standing"]
 
@@ -22,7 +20,7 @@ _MOST_RUNS = 20
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`done` maps a run to the newest round whose update was settled by a receipt."""
+    """`done` maps a run to the newest round whose update was settled by a receipt; who settled last comes last."""
 
     session: int = 0
     done: Mapping[str, int] = field(default_factory=dict)
@@ -50,7 +48,8 @@ class Standing:
 
     def settle(self, run: str, number: int) -> Standing:
         """Returns the standing after a receipt; the oldest runs are forgotten."""
-        done = {**self.done, run: max(number, self.done.get(run, -1))}
+        others = {name: newest for name, newest in self.done.items() if name != run}
+        done = {**others, run: max(number, self.done.get(run, -1))}
         return replace(self, done=dict(list(done.items())[-_MOST_RUNS:]))
 
 
@@ -77,7 +76,7 @@ def read_standing(folder: Path) -> Standing | None:
 def save_standing(folder: Path, standing: Standing, durable: bool = True) -> None:
     """Writes the standing; StateError if the disk does not take it."""
     try:
-        data = canonical_json({"session": standing.session, "done": dict(standing.done)})
-        write_whole(folder / _FILE, data, durable)
+        data = json.dumps({"session": standing.session, "done": dict(standing.done)})  # unsorted: runs keep their order
+        write_whole(folder / _FILE, data.encode(), durable)
     except OSError as exc:
-        raise StateError(f"{folder / _FILE} cannot be written: {exc.strerror}", code=disk_failure(exc).code) from exc
+        raise unwritable(folder / _FILE, exc) from exc

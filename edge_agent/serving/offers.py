@@ -30,11 +30,9 @@ from wire.transport import Transport
 
 __all__ = ["FOLDER", "WISH", "Serving"]
 
-FOLDER = "models"
-WISH = "bench.wish"
+FOLDER, WISH = "models", "bench.wish"
 _AGAIN_S, _NEVER_S = 600.0, float("inf")
-_REST_S = 10.0  # after trouble that no installation ends with
-_WISHES_S = 10.0  # so often a person's wish is looked for
+_REST_S, _WISHES_S = 10.0, 10.0  # after trouble that no installation ends with; so often a person's wish is looked for
 
 
 @dataclass
@@ -102,8 +100,6 @@ class Serving:
             self._withdraw()
             return
         offer = accept_offer(payload, self.config)
-        if not self.alive:
-            self._wake_up()
         if self.installation and (self.installation.offer.manifest == offer.manifest or self._staged):
             self.offer = offer
             return
@@ -120,7 +116,7 @@ class Serving:
 
     def step(self, now_s: float, training: bool) -> None:
         """Does whatever is due; training goes before probing."""
-        if not self.alive:
+        if not self.alive and self.offer is None:
             return
         self.training = training
         try:
@@ -155,9 +151,9 @@ class Serving:
 
     def _wake_up(self) -> None:
         """Makes the folder, and goes on with what was being tried."""
-        self.alive = True
         (self.folder / "store").mkdir(parents=True, exist_ok=True)
         self.books.start()
+        self.alive = True
         self._watch_if_trying(self.clock())
 
     def _watch_if_trying(self, now_s: float) -> None:
@@ -167,6 +163,8 @@ class Serving:
             self.trial = Trial(Watch(self._means, slot, now_s + self.config.model.health_s))
 
     def _advance(self, now_s: float, training: bool) -> None:
+        if not self.alive:
+            self._wake_up()
         self.books.look()
         if self.trial and not on_trial(self.books.shelf, self.trial.slot):
             self._leave_trial()
@@ -264,9 +262,11 @@ class Serving:
         one, fault = self.installation, refusal(exc)
         self.probe.stop()
         if one is None:
-            self.rest_s = self.clock() + _REST_S
+            self.rest_s = self.clock() + (_REST_S if self.alive else _AGAIN_S)
             if self.trial:
                 self.trial.trouble = fault
+            elif self.offer and not self.alive:
+                self.books.end(self.offer.manifest, self.offer.version, "refused", fault)
             log_event("model-trouble", code=exc.code, reason=exc.message)
             return
         self._drop_installation()

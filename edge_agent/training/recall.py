@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from edge_agent.kept.memory import memory_path, newest_memory, prune_memory
+from edge_agent.kept.aside import set_aside
+from edge_agent.kept.memory import mark_newest, memory_path, newest_memory, prune_memory
 from models.personal.memory import decode_memory, encode_memory
 from wire.errors import StateError
 from wire.params import Array, Params
@@ -29,7 +30,7 @@ def recall(folder: Path, run: str, number: int, given_up: Collection[int] = ()) 
     try:
         return decode_memory(kept.path.read_bytes()).arrays, "refused" if kept.round in given_up else kept.fate
     except StateError as exc:
-        kept.path.replace(kept.path.with_suffix(".damaged"))
+        set_aside(kept.path)
         raise StateError(
             f"the memory {kept.path.name} cannot be read: {exc.message}",
             code=exc.code,
@@ -42,4 +43,6 @@ def remember(  # noqa: PLR0917 - run and round name the file, the others are wha
 ) -> None:
     """Writes the memory after a round in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(memory_path(folder, run, number), encode_memory(arrays, own), durable)
+    path = memory_path(folder, run, number)
+    write_whole(path, encode_memory(arrays, own), durable)
+    mark_newest(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.front.report import figures_of
+from coordinator.home import Home
 from coordinator.state.database import open_database
 from simulation.run import left_order, simulate
 from tests.simulation.orders import Stopped, echoes, interrupted, of_memory_fleet, order
@@ -79,6 +80,23 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     again = simulate(echoes(tmp_path))
     assert again["run"] == first["run"]
     assert again["updates"] == first["updates"]
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_run_that_was_interrupted_as_it_was_entered_goes_on(tmp_path, monkeypatch, at):
+    enter = Home.new_run
+
+    def interrupt(*args, **words):
+        if at == "after":
+            enter(*args, **words)
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Home, "new_run", interrupt)
+        with pytest.raises(Stopped):
+            simulate(echoes(tmp_path))
+    assert left_order(tmp_path).count == 4
+    assert simulate(echoes(tmp_path))["status"] == "done"
 
 
 @pytest.mark.parametrize("other", [{"devices": 9}, {"settings": ["seed=2"]}])

@@ -90,3 +90,17 @@ def test_tls_is_recent_and_checks_the_name():
     context = tls_context(Link("host", 8883, tls=True))
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_home_made_authority_need_not_be_a_strict_one(monkeypatch, tmp_path, own):
+    made = ssl.create_default_context
+
+    def of_python_3_13(**words):
+        context = made(**words)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", of_python_3_13)
+    context = tls_context(Link("host", 8883, tls=True, ca_file=Papers(tmp_path).ca_file if own else None))
+    assert bool(context.verify_flags & ssl.VERIFY_X509_STRICT) is not own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def tls_context(link: Link) -> ssl.SSLContext:
     except OSError as exc:  # ssl.SSLError is one of these
         files = ", ".join(str(file) for file in (link.ca_file, link.cert_file, link.key_file) if file)
         raise ConfigError(f"TLS files {files} cannot be used: {exc}", remedy="they must be PEM files") from exc
+    if link.ca_file:  # Python 3.13 asks of authorities for extensions that most home-made ones lack; signed is signed
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _ClosingSocket
     return context
@@ -127,5 +130,5 @@ def _check_settings(
     if (cert_file is None) != (key_file is None):
         raise ConfigError(f"certificate {cert_file} and key {key_file} belong together", remedy="set both or neither")
     for file in (password_file, *files):
-        if file and not file.is_file():
-            raise ConfigError(f"{file} is not a file", remedy="check the path and who may read it")
+        if file and not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a folder may not be entered
+            raise ConfigError(f"{file} is not a file, or out of reach", remedy="check the path and who may read it")

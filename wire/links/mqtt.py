@@ -22,6 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from wire.errors import BitfleetError, ConfigError, TransportError
+from wire.links.failures import broken, unopened
 from wire.links.link import Backoff, Link, read_password, tls_context
 from wire.links.sockets import Counted, add_counts, count_bytes, tune, wait
 from wire.transport import Down, Event, Message, Sent, Unsent, Up, Will
@@ -29,7 +30,6 @@ from wire.transport import Down, Event, Message, Sent, Unsent, Up, Will
 __all__ = ["ROOM_BYTES", "MqttTransport"]
 
 ROOM_BYTES = 512  # what a packet needs beside its payload: topic, identifier, lengths, properties
-
 _GOODBYE_WAIT_S = 2.0
 _WINDOW = 64
 _LARGEST_PACKET_BYTES = 1024 * 1024  # a broker that heeds it spares a board from what no sender of ours makes
@@ -196,7 +196,7 @@ class MqttTransport:
             session.why = f"no CONNACK in {self.connack_wait_s:g} s"
             _hang_up(session.client)
         if session.client.socket() is None and session is self._session:
-            self._lose(session.why or "the link broke", session.up_s)
+            self._lose(session.why or broken(self.link, session.up_s is not None), session.up_s)
 
     def _open(self) -> None:
         try:
@@ -208,7 +208,7 @@ class MqttTransport:
             properties.MaximumPacketSize = max(_LARGEST_PACKET_BYTES, self.chunk_bytes + ROOM_BYTES)
             client.connect(self.link.host, self.link.port, self.keepalive_s, clean_start=True, properties=properties)
         except (OSError, ValueError, BitfleetError) as exc:
-            self._lose(f"{self.link.host}:{self.link.port}: {exc}", None)
+            self._lose(unopened(self.link, exc), None)
 
     def _lose(self, reason: str, up_s: float | None) -> None:
         now_s = monotonic()
@@ -273,7 +273,7 @@ class MqttTransport:
 def _on_disconnect(_: Client, session: _Session, flags: DisconnectFlags, reason: ReasonCode, _properties: Any) -> None:
     if flags.is_disconnect_packet_from_server:
         session.why = f"the broker ended the link: {_name(reason)}"
-    elif not session.why and reason.value != _FAILURE:  # 0x80 is all that paho says of a broken link
+    elif not session.why and session.up_s is not None and reason.value != _FAILURE:  # 0x80: all that paho knows
         session.why = f"the link broke: {_name(reason)}"
 
 

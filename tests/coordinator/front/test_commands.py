@@ -15,6 +15,7 @@ import pytest
 from coordinator.__main__ import main
 from coordinator.front.commands import print_facts
 from coordinator.front.demo import start_python
+from coordinator.home import in_use
 from coordinator.state.database import open_database
 from tests.waiting import WAIT_S
 from wire.errors import StateError
@@ -81,6 +82,41 @@ def test_a_folder_that_is_none(tmp_path, capsys, command):
     assert (code, text.startswith("bitfleet: E-STATE: ")) == (1, True)
     assert "fleet.sqlite: there is no such file; name the folder that" in text
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("words", [["serve", "--recipe", "echo"], ["keys"]])
+def test_a_home_that_cannot_be_made_is_named(tmp_path, capsys, words):
+    (tmp_path / "file").write_text("no folder")
+    code, text = output(capsys, *words, "--home", str(tmp_path / "file" / "home"))
+    assert (code, text.count("\n")) == (1, 1)
+    assert f"E-STATE: {tmp_path}/file/home cannot be used: Not a directory; name a folder of your own" in text
+
+
+def test_a_lock_that_cannot_be_opened_is_named(tmp_path, capsys):
+    (tmp_path / "coordinator.lock").mkdir()
+    code, text = output(capsys, "serve", "--recipe", "echo", "--home", str(tmp_path))
+    assert (code, "coordinator.lock cannot be used: Is a directory; name" in text) == (1, True)
+    with pytest.raises(StateError, match=r"coordinator\.lock cannot be used"):
+        in_use(tmp_path)
+
+
+def test_a_home_that_may_not_be_entered_is_named(tmp_path, capsys, monkeypatch):
+    def closed(path, **words):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as home:
+        home.setattr(Path, "exists", closed)
+        code, text = output(capsys, "keys", "--home", str(tmp_path))
+    assert (code, "round.key cannot be used: Permission denied; name" in text) == (1, True)
+
+
+def test_a_database_that_may_not_be_looked_at_is_not_called_missing(tmp_path, capsys, monkeypatch):
+    def closed(path, **words):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    code, text = output(capsys, "status", "--home", str(tmp_path / "none"))
+    assert (code, "fleet.sqlite: unable to open database file; name" in text) == (1, True)
 
 
 def test_a_run_that_is_none(finished, capsys):

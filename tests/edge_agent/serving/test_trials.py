@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +127,26 @@ def test_a_full_disk_is_named_and_tried_later(one, monkeypatch):
     one.changes["limits"] = full
     one.start()
     assert one.until("healthy", version=2).active == 2
+
+
+def test_a_first_offer_to_a_full_disk_is_refused_and_tried_later(side, monkeypatch):
+    one, make = side(), Path.mkdir
+
+    def full(path, *args, **words):
+        if "models" in path.parts:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        make(path, *args, **words)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "mkdir", full)
+        report = one.bring(one.publisher.manifest(1, {"float-32": file_bytes()}))
+        assert (report.phase, report.code, one.live) == ("refused", "E-DISK-SPACE", 0)
+        assert "No space left on device" in report.reason
+        one.now_s += offers._AGAIN_S
+        one.turn()
+        assert (one.last.code, one.models.exists()) == ("E-DISK-SPACE", False)
+    one.now_s += offers._AGAIN_S
+    assert one.until("healthy", version=1).active == 1
 
 
 def test_an_offer_that_is_withdrawn_while_it_is_fetched(one):

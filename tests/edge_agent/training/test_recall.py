@@ -85,7 +85,18 @@ def test_the_run_that_asks_is_kept_however_old(tmp_path):
         remember(tmp_path, run, 7, arrays(at))
         os.utime(memory_path(tmp_path, run, 7), (1000 + at, 1000 + at))
     prune_memory(tmp_path, "a", 8)
-    assert [name[0] for name in names(tmp_path)] == ["a", "c", "d", "e", "f"]
+    assert [name[0] for name in names(tmp_path)] == ["a", "d", "e", "f"]
+
+
+def test_without_a_clock_the_order_of_use_counts(tmp_path):
+    for at, run in enumerate(["a", "b", "c", "d"]):
+        remember(tmp_path, run, 7, arrays(at))
+        os.utime(memory_path(tmp_path, run, 7), (4e9 + at, 4e9 + at))  # of a time when the clock was ahead
+    for run in ("e", "f", "a"):
+        prune_memory(tmp_path, run, 8)
+        remember(tmp_path, run, 8, arrays(8))
+    prune_memory(tmp_path, "g", 8)
+    assert [name[0] for name in names(tmp_path)] == ["a", "e", "f"]
 
 
 def test_files_of_others_are_left_alone(tmp_path):
@@ -131,3 +142,11 @@ def test_a_damaged_memory_is_moved_aside_and_the_device_goes_on_without(tmp_path
     assert caught.value.code == "E-MEMORY-FILE"
     assert names(tmp_path) == ["run-1.2.pending.damaged"]
     assert recall(tmp_path, "run-1", 3) == ({}, "")
+
+
+def test_of_damaged_memories_the_newest_stays(tmp_path):
+    for number in (1, 2):
+        memory_path(tmp_path, "run-1", number).write_bytes(b"torn")
+        with pytest.raises(StateError):
+            recall(tmp_path, "run-1", number + 1)
+    assert names(tmp_path) == ["run-1.2.pending.damaged"]

@@ -108,3 +108,18 @@ def test_an_old_plan_ends_no_work_and_none_is_declined_whose_update_waits(said):
 
 def test_an_update_that_waits_out_of_order_is_not_disowned():
     assert Standing(1, {"run-1": 3}).objections("run-1", 2, [("run-1", 2)], kept=False) == ()
+
+
+def test_who_settled_last_is_forgotten_last_across_starts(tmp_path):
+    standing = Standing()
+    for number in reversed(range(20)):
+        standing = standing.settle(f"run-{number:02d}", 0)
+    save_standing(tmp_path, standing.settle("run-19", 1))
+    again = load_standing(tmp_path).settle("run-00a", 0)
+    assert list(again.done) == [*(f"run-{number:02d}" for number in reversed(range(18))), "run-19", "run-00a"]
+    assert again.settled("run-19", 1)
+
+
+def test_a_file_of_before_is_read(tmp_path):
+    (tmp_path / "standing.json").write_text('{"done":{"run-1":3,"run-2":0},"session":7}')
+    assert load_standing(tmp_path) == Standing(7, {"run-1": 3, "run-2": 0})

@@ -62,3 +62,12 @@ def test_settings_that_cannot_work_are_refused(settings, tmp_path):
     files = {key: tmp_path / value for key, value in settings.items() if key != "url"}
     with pytest.raises(ConfigError):
         parse_link(settings["url"], **files)
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_named(monkeypatch, tmp_path):
+    def closed(path, *args, **words):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.stat", closed)
+    with pytest.raises(ConfigError, match=r"ca\.crt is not a file, or out of reach"):
+        parse_link("mqtts://h", ca_file=tmp_path / "ca.crt")

@@ -78,3 +78,10 @@ def test_an_update_that_goes_while_the_list_is_made_is_left_out(tmp_path):
     gone, good = tmp_path / f"run-0.0.{EMPTY}.update", put(tmp_path, b"good")
     gone.symlink_to(tmp_path / "nowhere")  # is in the folder and cannot be looked at, as in that moment
     assert listed(tmp_path) == [good]
+
+
+def test_of_damaged_files_the_newest_stays(tmp_path):
+    for number in range(3):
+        put(tmp_path, b"bad", number=number).path.write_bytes(b"bat")
+        assert entries(tmp_path) == []
+    assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["2"]
