@@ -25,23 +25,27 @@ __all__ = [
 
 @dataclass
 class SlowWorker:
-    """Takes `takes_s` of the fleet's clock for every job."""
+    """Takes `takes_s` of the fleet's clock for every job, and leaves nothing before."""
 
     fleet: MemoryFleet
     takes_s: float
     ends_s: float = 0.0
+    job: tuple | None = None
     inner: InlineWorker = field(default_factory=InlineWorker)
     wake: tuple[int, ...] = ()
 
     def start(self, header, plan):
-        self.inner.start(header, plan)
-        self.ends_s = self.fleet.clock_s + self.takes_s
+        self.job, self.ends_s = (header, plan), self.fleet.clock_s + self.takes_s
 
     def poll(self, now_s):
-        return self.inner.poll(now_s) if now_s >= self.ends_s else None
+        if self.job is None or now_s < self.ends_s:
+            return None
+        self.inner.start(*self.job)
+        self.job = None
+        return self.inner.poll(now_s)
 
     def stop(self):
-        self.inner.stop()
+        self.job = None
 
 
 def turn_until(fleet, so, stride_s=1.0, longest=20_000):

@@ -123,9 +123,9 @@ def test_the_table_has_mean_and_deviation():
 
 
 def test_why_a_run_came_to_nothing_is_said_once(tmp_path, capsys):
-    words = ["simulate", "--recipe", "zerofl", "--task", "digits", "--rounds", "2", "--clients-per-round", "2"]
-    words += ["--set", 'model="mlp-8"', "--set", "split.rule=iid"]
+    words = ["simulate", "--recipe", "fedavg", "--task", "digits", "--rounds", "2", "--clients-per-round", "2"]
+    words += ["--set", 'model="mlp-8"', "--set", "split.examples=1"]
     assert main([*words, "--dir", str(tmp_path)]) == 1
     shown = capsys.readouterr().out
-    assert shown.count("declined, E-CONFIG: transform 'swat' has no tensor to work on") == 1
+    assert shown.count("declined, E-CONFIG: 2 parts of 1 examples") == 1
     assert "status             stopped" in shown

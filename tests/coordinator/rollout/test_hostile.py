@@ -122,7 +122,7 @@ def test_more_questions_than_an_honest_device_has_are_dropped(made, heard):
     for _ in range(300):
         made.desk.handle(Message(TOPICS.device("dev-0", "ask"), question))
     assert len(heard) == 100
-    assert made.desk.refusals == {"dev-0": 1}
+    assert made.desk.refusals == {("dev-0", "ask"): 1}
     made.clock_s += 10.0
     made.desk.handle(Message(TOPICS.device("dev-0", "ask"), question))
     assert len(heard) == 101
