@@ -9,6 +9,7 @@ from pathlib import Path
 from coordinator.rounds.accept import CONTENT_CODES, RoundView, check_update
 from coordinator.rounds.book import Counted
 from coordinator.rounds.intake import Intake
+from coordinator.rounds.phases import Phase
 from coordinator.run_state import RunState
 from coordinator.state.allowance import Allowance, admits
 from wire.errors import BitfleetError, Refused, StateError, WireError
@@ -37,7 +38,7 @@ class Desk:
 
     state: RunState
     intake: Intake = field(init=False)
-    refusals: Counter[tuple[int, str]] = field(default_factory=Counter)
+    refusals: Counter[tuple[tuple[int, bool], str]] = field(default_factory=Counter)
     asks: Allowance = field(default_factory=Allowance)
     lines: Allowance = field(default_factory=lambda: Allowance(_MOST_STATE_LINES))
 
@@ -68,9 +69,9 @@ class Desk:
 
     def tidy(self) -> None:
         """Forgets the pieces and the refusals of rounds that are closed."""
-        number = self.state.number
+        number, now = self.state.number, self._spell
         self.intake.keep_only(lambda device: self._welcome(device, number - 1))
-        self.refusals = Counter({key: count for key, count in self.refusals.items() if key[0] == number})
+        self.refusals = Counter({key: count for key, count in self.refusals.items() if key[0] == now})
 
     def _heard_state(self, device: str, payload: bytes) -> None:
         said = decode_state(payload)
@@ -83,7 +84,13 @@ class Desk:
 
     def _shut(self, device: str) -> bool:
         """Tells whether a device is not listened to in this round any more."""
-        return self.refusals[self.state.number, device] >= _MOST_REFUSALS
+        return self.refusals[self._spell, device] >= _MOST_REFUSALS
+
+    @property
+    def _spell(self) -> tuple[int, bool]:
+        """Returns what refusals are counted by: the round, and whether it selects yet, which may take days."""
+        row = self.state.row
+        return self.state.number, row is not None and row.phase is Phase.SELECTION
 
     def _info(self, device: str, payload: bytes) -> None:
         self.state.registry.hear(device, "info", payload)
@@ -247,8 +254,8 @@ class Desk:
         """Books a refusal and answers it. `claimed` is the round that a whole update says it is for."""
         state = self.state
         wrong = exc.code in CONTENT_CODES and claimed == state.number
-        self.refusals[self.state.number, device] += 1
-        full = self.refusals[self.state.number, device] == _MOST_REFUSALS
+        self.refusals[self._spell, device] += 1
+        full = self.refusals[self._spell, device] == _MOST_REFUSALS
         with state.database.change():
             state.book.refuse(number, device, digest, exc.code, exc.message)
             # Nobody waits for a device whose update is wrong, nor for one that is not listened to any more.

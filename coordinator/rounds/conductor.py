@@ -240,7 +240,7 @@ class Conductor:
         if figures is None and spent_s >= self._patience_s:
             self.evaluator.stop()
             figures = {"error": f"no figures within {self._patience_s:.0f} s"}
-        elif figures is not None:
+        if figures is not None:  # one that was given up counts too: where all are as slow the next one has time enough
             self.longest_s = max(self.longest_s, spent_s)
         if figures is not None:
             self.evaluating = False

@@ -150,7 +150,7 @@ class Planner:
             spec=self.spec_digest,
             spec_bytes=len(self.spec_bytes),
             blobs=named(self.state.blobs),
-            train=self._train_settings(row.number),
+            train=self._train_settings(),
             deadline_s=recipe.devices.deadline_s,
             kind=up.kind,
             scope=up.scope,
@@ -167,13 +167,13 @@ class Planner:
         )
         return encode_plan(plan, sign)
 
-    def _train_settings(self, number: int) -> TrainSettings:
+    def _train_settings(self) -> TrainSettings:
         train = self.recipe.train
         return TrainSettings(
             task=self.recipe.task,
             epochs=train.epochs,
             batch=train.batch,
-            rate=train.rate_at(number, self.recipe.rounds),
+            rate=train.rate_at(self.state.steps, self.recipe.rounds),
             momentum=train.momentum,
             decay=train.decay,
             transforms=train.transforms,
@@ -243,7 +243,7 @@ class Planner:
         _check_finite({"the model": model, **{f"slot {name}": slot for name, slot in slots.items()}})
         down, key = Downlink(recipe.downlink.stages, recipe.downlink.scope), (recipe.seed, "down", row.number)
         held, blobs = descend(model, old, self.spec, down=down, key=key, keep=self._keep)
-        rate = recipe.train.rate_at(row.number + 1, recipe.rounds)
+        rate = recipe.train.rate_at(old.steps + 1, recipe.rounds)
         course = next_course(old.course, recipe.schedule, loss, row.number, rate)
         return ServerState(model, held, slots, blobs, course, old.steps + 1)
 

@@ -9,7 +9,7 @@ from coordinator.run_state import RunState
 
 __all__ = ["eligible", "quorum_of"]
 
-_AT_WORK = ("fetching", "training")
+_AT_WORK = "training"  # who still fetches may wait for what is not to be had any more: the next plan frees it
 
 
 def quorum_of(want: Devices) -> int:
@@ -45,4 +45,4 @@ def _free(state: RunState, here: list[str]) -> list[str]:
         return here
     invitations = state.book.newest_invitations(max(0, state.number - want.max_staleness))
     owing = {device for device, number, outcome in invitations if not outcome and state.late_welcome(number)}
-    return [device for device in here if device not in owing or devices[device].state.state not in _AT_WORK]
+    return [device for device in here if device not in owing or devices[device].state.state != _AT_WORK]

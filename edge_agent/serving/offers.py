@@ -168,6 +168,8 @@ class Serving:
         self.books.look()
         if self.trial and not on_trial(self.books.shelf, self.trial.slot):
             self._leave_trial()
+        if self.trial is None and self.installation is None:
+            self._watch_if_trying(now_s)  # the disk may have taken a switch and not what was to follow
         if self.trial is not None:
             self._go_on_watching(self.trial, now_s, training)
         elif self.installation is not None:
@@ -272,7 +274,7 @@ class Serving:
         self._drop_installation()
         found = one.choice.found if one.choice else ()
         self.books.end(one.offer.manifest, one.offer.version, "refused", fault, found)
-        if exc.code in PASSING:
+        if exc.code in PASSING and self.offer:
             self.again_s = self.clock() + _AGAIN_S
         self.books.tidy(self._means.store, self.offer)
 

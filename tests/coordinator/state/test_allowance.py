@@ -79,7 +79,7 @@ def test_more_questions_than_an_honest_device_has_are_dropped_and_refused_once_i
     ask(100)
     assert len(made.noted("refused", device="greedy")) == 1
     ask(1)
-    assert desk.refusals[0, "greedy"] == 2
+    assert desk.refusals[desk._spell, "greedy"] == 2
 
 
 def test_states_that_never_rest_fill_no_log(room, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from edge_agent import Model
 from edge_agent.config import ModelConfig
 from edge_agent.serving import offers, slots
 from edge_agent.serving.slots import read_pointer
+from edge_agent.serving.trial import placing
 from tests.edge_agent.serving.stage.files import INPUTS, file_bytes
 from tests.edge_agent.serving.stage.held import rot
 from tests.edge_agent.serving.test_model import Shelf
@@ -123,3 +125,22 @@ def test_a_model_that_was_rolled_back_while_a_pin_stands_answers_no_more(tmp_pat
         model.predict(INPUTS)
     shelf.serve(2, file_bytes(2))
     assert model.answer(INPUTS).version == 2
+
+
+def test_a_switch_whose_commit_the_disk_refused_is_watched_to_its_end(one, monkeypatch):
+    one.bring(one.publisher.manifest(2, {"float-32": file_bytes(2)}))
+    slots.pin(one.models, 1)
+    assert one.until("pinned").active == 1
+    commit, tries = placing.commit, []
+
+    def full(*words):
+        tries.append(words)
+        if len(tries) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return commit(*words)
+
+    monkeypatch.setattr(placing, "commit", full)
+    slots.pin(one.models, 0)
+    one.wait(lambda: (one.serving.report.phase, one.serving.report.healthy) == ("healthy", 2))
+    pointer = read_pointer(one.models)
+    assert (one.live, pointer.trying, len(tries)) == (2, False, 1)
