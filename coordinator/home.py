@@ -151,13 +151,12 @@ def shelf_of(folder: Path) -> Path:
 
 def in_use(folder: Path) -> bool:
     """Tells whether a coordinator works in a folder."""
-    try:
-        with (folder / _LOCK).open() as lock:
-            return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
-    except FileNotFoundError:
-        return False
-    except OSError as exc:
-        raise _unusable(folder / _LOCK, exc) from exc
+    with _use(folder / _LOCK):
+        try:
+            with (folder / _LOCK).open() as lock:
+                return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
+        except FileNotFoundError:
+            return False
 
 
 def at_work(folder: Path) -> str | None:
@@ -189,23 +188,24 @@ def _opened(folder: Path, durable: bool) -> Iterator[Home]:
         database.close()
 
 
-def _make(folder: Path) -> None:
+@contextmanager
+def _use(path: Path) -> Iterator[None]:
+    """Raises StateError, naming `path` and what to do, where the system lets nobody do so."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as exc:
-        raise _unusable(folder, exc) from exc
+        remedy = "name a folder of your own with --home, or see whose this is and whether it may be written"
+        raise StateError(f"{path} cannot be used: {said_by(exc)}", remedy=remedy) from exc
+
+
+def _make(folder: Path) -> None:
+    with _use(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _opened_lock(folder: Path) -> IO[str]:
-    try:
+    with _use(folder / _LOCK):
         return (folder / _LOCK).open("a+")
-    except OSError as exc:
-        raise _unusable(folder / _LOCK, exc) from exc
-
-
-def _unusable(path: Path, exc: OSError) -> StateError:
-    remedy = "name a folder of your own with --home, or see whose this is and whether it may be written"
-    return StateError(f"{path} cannot be used: {said_by(exc)}", remedy=remedy)
 
 
 def _write_fleet(lock: IO[str], fleet: str) -> None:
@@ -225,14 +225,13 @@ def _got(lock: IO[str], kind: int) -> bool:
 
 
 def _made(key: Path) -> Path:
-    try:
-        if not key.exists():
-            make_key(key)
-    except ConfigError:
-        if not key.exists():
-            raise  # else another process has just made it
-    except OSError as exc:
-        raise _unusable(key, exc) from exc
+    with _use(key):
+        try:
+            if not key.exists():
+                make_key(key)
+        except ConfigError:
+            if not key.exists():
+                raise  # else another process has just made it
     return key
 
 
