@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.config import AgentConfig, Limits
+from edge_agent.kernel_files import number_in, text_in
 from wire.errors import Declined, StateError, WireError, said_by
 from wire.messages.plan import RoundPlan, shortest_path
 
@@ -35,13 +36,13 @@ class Readings:
 def read_board(state_dir: Path, root: Path = Path("/")) -> Readings:
     """Returns the board's readings."""
     supplies = [folder for folder in sorted(root.glob("sys/class/power_supply/*")) if folder.is_dir()]
-    batteries = [folder for folder in supplies if _text(folder / "type") == "Battery" and _own(folder)]
+    batteries = [folder for folder in supplies if text_in(folder / "type") == "Battery" and _own(folder)]
     return Readings(
         free_memory_bytes=_memory_for_training(root),
         free_disk_bytes=_free_disk(state_dir),
         temperature_c=_hottest(root),
-        battery_percent=_number(batteries[0] / "capacity") if batteries else None,
-        on_mains=_MAINS.get(_text(batteries[0] / "status") or "") if batteries else None,
+        battery_percent=number_in(batteries[0] / "capacity") if batteries else None,
+        on_mains=_MAINS.get(text_in(batteries[0] / "status")) if batteries else None,
     )
 
 
@@ -74,7 +75,7 @@ def unwritable(path: Path, exc: OSError) -> StateError:
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:
     """Returns what the kernel says can be had without swapping."""
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
+    for line in text_in(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
@@ -89,8 +90,8 @@ def _memory_for_training(root: Path) -> int | None:
 
 def _held_by(process: Path) -> int:
     """Returns the memory that a child of this process would give back; 0 for any other process."""
-    fields = (_text(process / "stat") or "").rpartition(")")[2].split()
-    pages = (_text(process / "statm") or "").split()
+    fields = text_in(process / "stat").rpartition(")")[2].split()
+    pages = text_in(process / "statm").split()
     if len(fields) < 2 or fields[1] != str(os.getpid()) or len(pages) < 3:
         return 0
     return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
@@ -98,7 +99,7 @@ def _held_by(process: Path) -> int:
 
 def _own(supply: Path) -> bool:
     """Tells whether a supply feeds this board, not a mouse beside it."""
-    return _text(supply / "scope") != "Device"
+    return text_in(supply / "scope") != "Device"
 
 
 def _fetch_bytes(plan: RoundPlan) -> int:
@@ -141,20 +142,6 @@ def _free_disk(folder: Path) -> int | None:
 
 
 def _hottest(root: Path) -> float | None:
-    zones = [_number(path) for path in sorted(root.glob("sys/class/thermal/thermal_zone*/temp"))]
+    zones = [number_in(path) for path in sorted(root.glob("sys/class/thermal/thermal_zone*/temp"))]
     found = [zone / 1000 for zone in zones if zone is not None]
     return max(found) if found else None
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_text(path) or "")
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None

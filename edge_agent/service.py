@@ -21,6 +21,7 @@ from edge_agent.gate import read_board, unwritable
 from edge_agent.kept.memory import MEMORY
 from edge_agent.kept.outbox import listed
 from edge_agent.kept.standing import load_standing, read_standing
+from edge_agent.meters.found import find_meter
 from edge_agent.worker import ChildWorker
 from wire.errors import StateError
 from wire.links.link import parse_link
@@ -131,7 +132,7 @@ def _confirmed(question: str) -> bool:
 
 
 def _facts(config: AgentConfig) -> dict[str, Any]:
-    standing, board = read_standing(config.state_dir), read_board(config.state_dir)
+    standing, board, meter = read_standing(config.state_dir), read_board(config.state_dir), find_meter()
     owed = listed(config.state_dir / "outbox")
     return {
         "device": config.device,
@@ -146,6 +147,7 @@ def _facts(config: AgentConfig) -> dict[str, Any]:
         "temperature_c": board.temperature_c,
         "battery_percent": board.battery_percent,
         "on_mains": board.on_mains,
+        "power_meter": meter.source if meter else None,
     }
 
 

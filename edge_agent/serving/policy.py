@@ -28,6 +28,7 @@ class Finding:
     energy_mj: float | None = None
     accuracy: float | None = None
     examples: int = 0
+    energy_source: str = ""
     code: str = ""
     reason: str = ""
 
@@ -169,6 +170,7 @@ def _found(variant: Variant, finding: Finding | None, fault: str, best: Variant 
         latency_ms=seen.latency_ms,
         memory_bytes=seen.memory_bytes,
         energy_mj=seen.energy_mj,
+        energy_source=seen.energy_source,
         accuracy=seen.accuracy,
     )
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import DataConfig
+from edge_agent.meters.found import find_meter
+from edge_agent.meters.power import Metering
 from edge_agent.serving.nested.cutting import cut_file
 from edge_agent.serving.policy import Finding
 from edge_agent.serving.session import checked_options, open_session, run_rows
@@ -34,6 +36,7 @@ __all__ = ["answer", "main", "probe"]
 _WARM_UPS = 3
 _RUNS = 25
 _ROWS = 64
+_METERED_S = 1.0  # at ten readings a second, the ends weigh little
 _LONGEST_REASON = 400
 _FIRST_TO_GO = 900
 _LOOK_BYTES = 64 << 20
@@ -56,7 +59,9 @@ def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
     peak = peak_memory(source)
     accuracy, examples = _accuracy(session, header)
     memory = None if peak is None or empty is None else max(0, peak - empty)
-    return Finding(round(load_ms, 3), round(latency_ms, 4), memory, None, accuracy, examples), options
+    energy_mj, meter = _energy_mj(session, first, header["cpu_s"])
+    found = Finding(round(load_ms, 3), round(latency_ms, 4), memory, energy_mj, accuracy, examples, meter)
+    return found, options
 
 
 def _look(header: Mapping[str, Any], path: Path) -> tuple[bytes, dict[str, str]]:
@@ -196,6 +201,20 @@ def _latency_ms(session: Any, one: Any) -> float:
         _run(session, one)
         taken.append(time.perf_counter() - began_s)
     return 1e3 * statistics.median(taken)
+
+
+def _energy_mj(session: Any, one: Any, cpu_s: float) -> tuple[float | None, str]:
+    """Returns what one inference takes, of the whole that the meter sees, and the meter; None where there is none."""
+    meter = find_meter()
+    if meter is None:
+        return None, ""
+    runs = 0
+    with Metering(meter) as metering:
+        ends_s = time.perf_counter() + min(_METERED_S, cpu_s / 10)
+        while time.perf_counter() < ends_s:
+            _run(session, one)
+            runs += 1
+    return None if metering.joules is None else round(1e3 * metering.joules / runs, 4), meter.source
 
 
 def _accuracy(session: Any, header: Mapping[str, Any]) -> tuple[float | None, int]:

@@ -38,6 +38,7 @@ MODEL_PHASES = ("none", "fetching", "checking", "staged", "active", "healthy", "
 _REPORT_BYTES = 64 * 1024
 _MOST_FOUND = 64
 _MOST_REASON = 400
+_MOST_SOURCE = 100
 _MOST_VERSION = 1 << 53
 
 
@@ -57,7 +58,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the device itself measured of one variant; None is unknown. `fits` tells whether its policy allows it."""
+    """What the device itself measured of one variant; None is unknown. `fits` tells whether its policy allows it.
+
+    `energy_source` is the meter that `energy_mj` is from.
+    """
 
     variant: str
     fits: bool
@@ -65,6 +69,7 @@ class Found:
     latency_ms: float | None = None
     memory_bytes: int | None = None
     energy_mj: float | None = None
+    energy_source: str = ""
     accuracy: float | None = None
 
 
@@ -106,7 +111,7 @@ def encode_model_report(report: ModelReport) -> bytes:
     """Returns the report as a frame; long texts are cut, since they must not cost the message."""
     header = asdict(report)
     header["why"], header["reason"] = report.why[:_MOST_REASON], report.reason[:_MOST_REASON]
-    header["found"] = [{**asdict(one), "why": one.why[:_MOST_REASON]} for one in report.found]
+    header["found"] = [_cut(one) for one in report.found]
     return encode_frame(Kind.MODEL, header)
 
 
@@ -128,6 +133,10 @@ def decode_model_report(data: bytes) -> ModelReport:
     )
 
 
+def _cut(one: Found) -> dict[str, Any]:
+    return {**asdict(one), "why": one.why[:_MOST_REASON], "energy_source": one.energy_source[:_MOST_SOURCE]}
+
+
 def _found(header: Mapping[str, Any]) -> Found:
     fits = header.get("fits")
     if not isinstance(fits, bool):
@@ -140,6 +149,7 @@ def _found(header: Mapping[str, Any]) -> Found:
         latency_ms=known_field(header, "latency_ms", 1e9),
         memory_bytes=None if memory is None else int_field(header, "memory_bytes", 0, 1 << 50),
         energy_mj=known_field(header, "energy_mj", 1e12),
+        energy_source=text_field(header, "energy_source", _MOST_SOURCE),
         accuracy=known_field(header, "accuracy", 1.0),
     )
 

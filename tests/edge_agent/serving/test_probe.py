@@ -11,6 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from edge_agent.config import DataConfig, ModelConfig
+from edge_agent.meters.found import find_meter
+from edge_agent.meters.power import PowerMeter, trapezoid
 from edge_agent.serving import probe_child
 from edge_agent.serving.probe import Probe, probe_header
 from tests.edge_agent.boards import config
@@ -72,8 +74,24 @@ def test_a_right_file_is_measured(job):
     assert found.latency_ms > 0
     assert found.load_ms > 0
     assert 0 <= found.memory_bytes < 200_000_000
-    assert (found.energy_mj, found.accuracy) == (None, None)
+    assert found.accuracy is None
+    meter = find_meter()
+    assert found.energy_source == (meter.source if meter else "")
+    assert (found.energy_mj is None) or meter
     assert probe.options == {}
+
+
+def test_where_there_is_a_meter_an_inference_has_its_joules(job, monkeypatch):
+    monkeypatch.setattr(probe_child, "_METERED_S", 0.5)
+    meter = PowerMeter("ina219", lambda: (5.0,), trapezoid)
+    monkeypatch.setattr(probe_child, "find_meter", lambda: meter)
+    found = probe_child.answer(job())
+    assert found["energy_source"] == "ina219"
+    assert 0 < found["energy_mj"] < 2500  # 5 W for half a second, over more than one inference
+    broken = replace(meter, read=iter([(5.0,)] + [None] * 1000).__next__)
+    monkeypatch.setattr(probe_child, "find_meter", lambda: broken)
+    found = probe_child.answer(job())
+    assert (found["code"], found["energy_mj"], found["energy_source"]) == ("", None, "ina219")
 
 
 @pytest.mark.parametrize("number", ["SIGILL", "SIGSEGV", "SIGABRT", "SIGBUS"])

@@ -73,7 +73,7 @@ MANIFEST = Manifest(
     parent=2,
 )
 OFFER = Offer("rollout-3-c0ffee", SNAPSHOT_REF.digest, 900, 3, "pi-4")
-FOUND = Found("int8-4", True, "best accuracy that fits", 1.5, 2048)
+FOUND = Found("int8-4", True, "best accuracy that fits", 1.5, 2048, 0.75, "ina219")
 MODEL = ModelReport("healthy", 3, 3, 3, 3, "int8-4", 4.0, "best accuracy that fits", found=(FOUND,))
 
 

@@ -29,7 +29,15 @@ NAME, REASON = st.text("abc-", min_size=1, max_size=32), st.text("xyz é", max_s
 VERSION, MAYBE = st.integers(0, 1 << 53), st.none() | st.floats(0, 1e9)
 OFFERS = st.builds(Offer, NAME, DIGEST, st.integers(1, MANIFEST_BYTES), st.integers(1, 1 << 53), NAME)
 FINDINGS = st.builds(
-    Found, NAME, st.booleans(), REASON, MAYBE, st.none() | st.integers(0, 1 << 50), MAYBE, st.none() | st.floats(0, 1)
+    Found,
+    variant=NAME,
+    fits=st.booleans(),
+    why=REASON,
+    latency_ms=MAYBE,
+    memory_bytes=st.none() | st.integers(0, 1 << 50),
+    energy_mj=MAYBE,
+    energy_source=st.text("rapl +-", max_size=100),
+    accuracy=st.none() | st.floats(0, 1),
 )
 REPORTS = st.builds(
     ModelReport,
@@ -69,9 +77,10 @@ def test_golden_bytes():
 
 def test_long_texts_are_cut_and_do_not_cost_the_message():
     long = "x" * 5000
-    said = replace(MODEL, why=long, reason=long, found=(replace(FOUND, why=long),))
+    said = replace(MODEL, why=long, reason=long, found=(replace(FOUND, why=long, energy_source=long),))
     heard = decode_model_report(encode_model_report(said))
     assert (heard.why, heard.reason, heard.found[0].why) == (long[:400], long[:400], long[:400])
+    assert heard.found[0].energy_source == long[:100]
 
 
 WRONG_OFFERS = {
@@ -96,6 +105,7 @@ WRONG_FOUND = {
     "latency_ms": [-1, "1", True],
     "memory_bytes": [-1, 1.5],
     "energy_mj": [-0.1],
+    "energy_source": [None, "x" * 101],
     "accuracy": [1.5],
 }
 
