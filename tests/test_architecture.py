@@ -118,6 +118,11 @@ def test_what_the_resident_loads(module):
     assert not loaded_by(f"import {module}") & {"torch", "numpy", "onnx", "onnxruntime", "coordinator", "export"}
 
 
+def test_what_a_board_that_only_infers_loads():
+    commands = "import edge_agent.serving.commands, edge_agent.serving.model, models.sources.table"
+    assert not loaded_by(commands) & {"torch", "onnx", "coordinator", "export"}
+
+
 def test_torch_only_in_the_named_files():
     using = {path for path, tree in MODULES.items() if "torch" in set(imports(tree))}
     named = listed("Files that import torch")

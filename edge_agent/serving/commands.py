@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Callable
@@ -176,14 +175,14 @@ def _read_rows(path: Path, shape: tuple[int, ...]) -> Any:
     import numpy as np  # noqa: PLC0415
 
     try:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             rows = _read_csv(path, prod(shape))
         else:
             held = np.load(path, allow_pickle=False)
             rows = held if isinstance(held, np.ndarray) else held["x" if "x" in held.files else held.files[0]]
     except FileNotFoundError as exc:
         raise DataError(f"{path} does not exist") from exc
-    except (OSError, ValueError, KeyError, IndexError, EOFError, csv.Error) as exc:
+    except (OSError, ValueError, KeyError, IndexError, EOFError) as exc:
         raise DataError(f"{path} holds no numbers: {exc}", remedy="give a .npy, .npz or .csv file") from exc
     if rows.shape == shape:
         return rows[None]
@@ -196,22 +195,13 @@ def _read_csv(path: Path, size: int) -> Any:
     """Returns the examples of a CSV file, also of one to train from: label and subject are left out."""
     import numpy as np  # noqa: PLC0415
 
-    with path.open(newline="", encoding="utf-8") as stream:
-        lines = [line for line in csv.reader(stream) if line]
-    names = [cell.strip() for cell in lines[0]]
-    if not _are_numbers(names):
-        del lines[0]
-    kept = [at for at, name in enumerate(names) if name not in ("label", "subject")]
-    if "label" not in names and len(kept) == size + 1:
+    from models.sources.table import read_table  # noqa: PLC0415
+
+    table = read_table(path)
+    kept = [at for at, name in enumerate(table.names) if name not in ("label", "subject")]
+    if "label" not in table.names and len(kept) == size + 1:
         del kept[-1]  # there the label stands where nothing names it
-    return np.array(lines, np.float32)[:, kept]
-
-
-def _are_numbers(cells: list[str]) -> bool:
-    try:
-        return bool([float(cell) for cell in cells])
-    except ValueError:
-        return False
+    return table.values[:, kept].astype(np.float32)
 
 
 def shown(facts: dict[str, Any]) -> str:

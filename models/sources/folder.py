@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
 from models.dataset import Dataset, Index, checked
+from models.sources.table import read_table
 from wire.errors import DataError
 
 __all__ = ["load_folder"]
@@ -26,10 +26,10 @@ def load_folder(path: Path, input: Sequence[int] | None = None, outputs: int | N
     in the last one; a first row of names is optional, and a column `subject` is known by its name. Values are taken
     as they are, never scaled. With `input`, an example's values take that shape; with `outputs`, labels end there.
     """
-    files = sorted(one for one in path.glob("*") if one.suffix in _READERS)
+    files = sorted(one for one in path.glob("*") if one.suffix.lower() in _READERS)
     if not files:
         raise DataError(f"{path} holds no .npz or .csv file", remedy="name the folder that the examples are in")
-    parts = [_shaped(checked(_READERS[file.suffix](file), str(file), outputs), file, input) for file in files]
+    parts = [_shaped(checked(_READERS[file.suffix.lower()](file), str(file), outputs), file, input) for file in files]
     kinds = [(part.x.shape[1:], part.subject is not None) for part in parts]
     for file, kind in zip(files, kinds, strict=True):
         if kind != kinds[0]:
@@ -65,47 +65,14 @@ def _npz(file: Path) -> Dataset:
 
 
 def _csv(file: Path) -> Dataset:
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            reader = csv.reader(stream)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise DataError(f"{file} cannot be read: {exc}", remedy="save it as UTF-8 text with commas") from exc
-    names = [cell.strip() for cell in rows[0][1]] if rows and not _numbers(rows[0][1]) else []
-    rows = rows[bool(names) :]
-    if not rows:
-        raise DataError(f"{file} holds no example", remedy="give it rows, or remove it")
-    table = np.array([_row(file, line, row, len(rows[0][1])) for line, row in rows])
-    return _columns(file, table, names or ["" for _ in rows[0][1]])
-
-
-def _row(file: Path, line: int, row: list[str], width: int) -> list[float]:
-    values = _numbers(row)
-    if not values or len(row) != width or width < 2:
-        raise DataError(
-            f"{file}, line {line}: {len(row)} cells, {str(row)[:60]}",
-            remedy=f"every row holds {max(width, 2)} numbers, with a point for the decimals",
-        )
-    if not np.isfinite(values).all():
-        raise DataError(f"{file}, line {line}: {str(row)[:60]} is not finite", remedy="repair or remove that row")
-    return values
-
-
-def _numbers(row: list[str]) -> list[float]:
-    """Returns the row as numbers, or nothing if a cell is not one."""
-    try:
-        return [float(cell) for cell in row]
-    except ValueError:
-        return []
-
-
-def _columns(file: Path, table: npt.NDArray[np.float64], names: list[str]) -> Dataset:
-    if len(names) != table.shape[1]:
-        raise DataError(f"{file}: {len(names)} names over {table.shape[1]} columns", remedy="name every column")
-    label = names.index("label") if "label" in names else len(names) - 1
+    table = read_table(file)
+    names, width = table.names, len(table.names)
+    if width < 2:
+        raise DataError(f"{file}: one column", remedy="give every example its values and its label, in columns")
+    label = names.index("label") if "label" in names else width - 1
     subject = names.index("subject") if "subject" in names else None
-    values = np.delete(table, [at for at in (label, subject) if at is not None], axis=1)
-    wholes = [None if at is None else _as_whole(file, table[:, at]) for at in (label, subject)]
+    values = np.delete(table.values, [at for at in (label, subject) if at is not None], axis=1)
+    wholes = [None if at is None else _as_whole(file, table.values[:, at]) for at in (label, subject)]
     return Dataset(values.astype(np.float32), wholes[0], wholes[1])  # type: ignore[arg-type]
 
 

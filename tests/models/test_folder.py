@@ -28,10 +28,15 @@ def test_npz_files_are_joined_in_order_of_name(tmp_path):
         "a,b,kind\n1,2,0\n\n3,4,1\n",
         "label,a,b\n0,1,2\n1,3,4\n",
         "a, label ,b\r\n1,0,2\r\n3,1.0,4",
+        "Label,a,b\n0,1,2\n1,3,4\n",
+        "0,1,label\n1,2,0\n3,4,1\n",
+        "\ufefflabel,a,b\r\n0,1,2\r\n1,3,4\r\n",
+        "\ufeff1,2,0\r\n3,4,1\r\n",
     ],
 )
-def test_csv_with_and_without_names(tmp_path, text):
-    (tmp_path / "one.csv").write_text(text)
+@pytest.mark.parametrize("name", ["one.csv", "ONE.CSV"])
+def test_csv_with_and_without_names(tmp_path, text, name):
+    (tmp_path / name).write_text(text, encoding="utf-8")
     data = load_folder(tmp_path)
     assert (data.x.tolist(), data.y.tolist(), data.subject) == ([[1, 2], [3, 4]], [0, 1], None)
 
@@ -90,10 +95,14 @@ def test_faults_in_npz(tmp_path, arrays, says):
         ("1,2,3,0.5\n", "0.5"),
         ("1,2,3,2\n", r"y\[0\] is 2"),
         ("1,2,3,-1\n", r"y\[0\] is -1"),
-        ("0\n1\n", "line 1"),
+        ("0\n1\n", "one column"),
         ("a,b,label\n1,2,3,0\n", "3 names"),
         ("1;2;3;0\n1;2;3;0\n", "line 2"),
         ("1,2,0\n", r"\(2,\)"),
+        ("1.0,,3,0\n1,2,3,1\n", "line 1, cell 2: '' is no number"),
+        ("1,2,x,0\n1,2,3,1\n", "line 1, cell 3: 'x' is no number"),
+        ("1,2,3,label,x\n1,2,3,0\n", "5 names"),
+        ("1,5;2,5;0\n1,5;2,5;1\n", "line 1, cell 2: '5;2'"),
     ],
 )
 def test_faults_in_csv(tmp_path, text, says):

@@ -127,7 +127,9 @@ def test_infer_leaves_out_the_labels_of_a_file_to_train_from(said, tmp_path):
     np.savetxt(tmp_path / "named.csv", first, delimiter=",", header=f"label, {names}, subject", comments="")
     np.savetxt(tmp_path / "bare.csv", flat, delimiter=",", header=names, comments="")
     right = outputs_of(file_bytes(2), INPUTS)
-    for name in ("last", "unnamed", "named", "bare"):
+    (tmp_path / "sheet.csv").write_text((tmp_path / "named.csv").read_text(), encoding="utf-8-sig")
+    (tmp_path / "rows.csv").write_text((tmp_path / "last.csv").read_text(), encoding="utf-8-sig")
+    for name in ("last", "unnamed", "named", "bare", "sheet", "rows"):
         np.testing.assert_allclose(said("infer", str(tmp_path / f"{name}.csv"))["outputs"], right, atol=1e-4)
 
 
@@ -135,7 +137,8 @@ def test_infer_leaves_out_the_labels_of_a_file_to_train_from(said, tmp_path):
     ("name", "data"),
     [
         ("a.npy", b"\x80\x04K\x01."), ("a.npz", b"PK"), ("a.npy", b""), ("b", None),
-        ("a.csv", b"a,b\n"), ("a.csv", b""), ("a.csv", b"1,2\n3\n"), ("a.csv", b"1,2\n3,x\n"), ("a.csv", b"\xff"),
+        ("a.csv", b"a,b\n"), ("a.csv", b"1,\n1,2\n"), ("absent.csv", None),
+        ("a.csv", b""), ("a.csv", b"1,2\n3\n"), ("a.csv", b"1,2\n3,x\n"), ("a.csv", b"\xff"),
     ],
 )  # fmt: skip
 def test_infer_says_what_is_wrong_with_a_file(board, tmp_path, capsys, name, data):
