@@ -19,6 +19,7 @@ from random import SystemRandom
 from time import monotonic, sleep
 
 from wire.errors import ConfigError, TransportError
+from wire.pipe import python
 
 __all__ = ["PACKET_BYTES", "Broker", "start_broker"]
 
@@ -224,7 +225,7 @@ dynamic_filters = true
 """,
         encoding="utf-8",
     )
-    return [sys.executable, "-c", _RUMQTTD, str(config)]
+    return python(_RUMQTTD, str(config))
 
 
 def _free_port() -> int:

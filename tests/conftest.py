@@ -54,6 +54,17 @@ def mosquitto(tmp_path):
 
 
 @pytest.fixture
+def own_files(tmp_path, monkeypatch):
+    """Leads into a folder of a person's own files, whose names are those of our packages and of others."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in ("coordinator", "edge_agent", "iotcore", "json", "logging", "models", "runpy", "simulation", "wire"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('this file is not ours')\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def relay():
     """Returns a function that puts a relay in front of a port."""
     running = []

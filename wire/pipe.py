@@ -20,16 +20,30 @@ from typing import Any, BinaryIO
 from wire.errors import StateError, WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
 
-__all__ = ["Child", "Errand", "die_with_parent", "give_way", "serve_pipe"]
+__all__ = ["Child", "Errand", "die_with_parent", "give_way", "python", "python_module", "serve_pipe"]
 
 _LENGTHS = struct.Struct("<8xIQ")
 _PREFIX_BYTES, _CRC_BYTES = _LENGTHS.size, 4
 _PR_SET_PDEATHSIG = 1
 
 
+def python(code: str, *words: str) -> list[str]:
+    """Returns the command that runs code in a new Python, which imports from where this one does.
+
+    By itself it would look first in the folder that a person happens to be in, whose files may bear any name.
+    """
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {[str(path) for path in sys.path]!a}\n{code}", *words]
+
+
+def python_module(module: str, *words: str) -> list[str]:
+    """Returns the command that runs a module as `python -m` does, imported from where this Python imports."""
+    run = f"import runpy; del sys.argv[0]; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return python(run, module, *words)
+
+
 @dataclass(slots=True)
 class Child:
-    """A running `python -m MODULE`."""
+    """A running module in a Python of its own."""
 
     process: subprocess.Popen[bytes]
     _buffer: bytearray = field(default_factory=bytearray)
@@ -39,7 +53,7 @@ class Child:
         """Starts the module in a new Python."""
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(os.getpid())],
+            python_module(module, str(os.getpid())),
             stdin=pipe,
             stdout=pipe,
             env={**os.environ, **(environment or {})},

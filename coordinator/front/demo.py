@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ from coordinator.state.database import open_database
 from models.fetch import cached, fetch
 from models.tasks import task
 from wire.errors import DataError, StateError
-from wire.pipe import die_with_parent
+from wire.pipe import die_with_parent, python_module
 
 __all__ = ["DemoOptions", "agent_config", "provide_data", "run_demo", "start_python"]
 
@@ -84,13 +83,13 @@ def _exports(options: DemoOptions, broker: str, run: str) -> list[dict[str, Any]
 
 @contextmanager
 def start_python(log: Path, module: str, *words: str, within: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs `python -m MODULE WORDS` with its output in a log; ends it kindly, then firmly, when the block is left.
+    """Runs a module with its output in a log; ends it kindly, then firmly, when the block is left.
 
     `within` are words to put before the command, such as those that enter a network namespace.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*within, sys.executable, "-m", module, *words],
+            [*within, *python_module(module, *words)],
             stdout=output,
             stderr=output,
             preexec_fn=die_with_parent,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from coordinator.state.database import open_database
 from models.archs import spec_of
 from models.tasks import task
 from wire.errors import StateError
+from wire.pipe import python_module
 
 __all__ = ["Ladder", "policy_of", "show_ladder"]
 
@@ -55,7 +55,7 @@ class Ladder:
         """Runs a command of `bitfleet`; `refused_too` takes an export of which some files did not pass the gate."""
         log = self.logs / f"{words[0]}.log"
         with log.open("ab") as output:
-            command = [sys.executable, "-m", "coordinator", *words]
+            command = python_module("coordinator", *words)
             done = subprocess.run(command, stdout=output, stderr=output, check=False)
         if done.returncode > int(refused_too) or done.returncode < 0:
             tail = log.read_text(errors="replace").strip().splitlines()[-5:]

@@ -11,6 +11,8 @@ import pytest
 
 from coordinator import broker as broker_module
 from coordinator.broker import start_broker
+from coordinator.front.demo import start_python
+from coordinator.front.ladder import Ladder
 from coordinator.home import open_home
 from coordinator.service import Serving, open_transport
 from tests.waiting import wait_for
@@ -142,6 +144,17 @@ def test_auto_prefers_mosquitto(tmp_path, mosquitto):
     mosquitto()
     with start_broker("auto", tmp_path) as broker:
         assert broker.kind == "mosquitto"
+
+
+@pytest.mark.usefixtures("own_files")
+def test_a_broker_and_a_command_import_nothing_from_where_a_person_happens_to_be(tmp_path):
+    with start_broker("iotcore", tmp_path / "broker") as broker:
+        assert broker.kind == "iotcore"
+    with start_python(tmp_path / "log", "coordinator", "--help") as process:
+        assert process.wait(60) == 0, (tmp_path / "log").read_text()
+    ladder = Ladder(tmp_path, tmp_path, tmp_path, "demo", broker.url)
+    ladder._call("--help")
+    assert "usage: bitfleet" in (tmp_path / "--help.log").read_text()
 
 
 def test_a_named_port_is_used(tmp_path):

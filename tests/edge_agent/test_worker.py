@@ -21,7 +21,7 @@ from edge_agent.worker import KILLED, ChildWorker, Result
 from tests.edge_agent.boards import config, echo_spec, keep, plan, spec_bytes
 from wire.frame import Kind, encode_frame
 from wire.messages.plan import encode_plan
-from wire.pipe import Child
+from wire.pipe import Child, python, python_module
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
@@ -231,6 +231,17 @@ def test_what_the_child_loads_stays_in_the_child(board):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"code": "", "child": True, "here": []}
+
+
+def test_files_where_a_person_happens_to_be_are_not_imported(board, worker, own_files):
+    one = worker()
+    start(one, board)
+    assert result_of(one).code == ""
+    code = "import pathlib, sys, wire; print(wire.__file__, pathlib.Path.cwd(), sys.argv[1:], sep='|')"
+    done = subprocess.run(python(code, "a b", "c"), capture_output=True, text=True, check=True)
+    assert done.stdout == f"{ROOT / 'wire/__init__.py'}|{own_files}|['a b', 'c']\n"
+    done = subprocess.run(python_module("edge_agent", "--help"), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: bitfleet-agent")
 
 
 def test_a_result_says_nothing_by_itself():

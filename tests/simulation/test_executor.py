@@ -37,6 +37,10 @@ def test_two_workers_give_the_model_of_one_process(tmp_path, over):
     assert two["updates"] == one["updates"] == 12
 
 
+def test_workers_import_nothing_from_where_a_person_happens_to_be(tmp_path, own_files):
+    assert simulate(echoes(tmp_path / "run", workers=1))["rounds"] == 3
+
+
 @pytest.mark.long  # three processes load torch
 def test_two_workers_train_the_model_of_one_process(tmp_path):
     one, two = (simulate(order(tmp_path / str(count), workers=count)) for count in (0, 2))
