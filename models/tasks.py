@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from models.data import load
 from models.plugins import DATA_GROUP, installed, nearest
 from wire.errors import ConfigError
 
-__all__ = ["Task", "task", "task_names"]
+__all__ = ["Task", "dataset_of", "task", "task_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,22 @@ def task_names() -> tuple[str, ...]:
     return tuple(sorted({*_BUILT_IN, *installed(DATA_GROUP)}))
 
 
-def task(name: str) -> Task:
-    """Returns a task; one made of an installed dataset takes its shape from the data, and `mlp` as its arch."""
+def dataset_of(name: str) -> str | None:
+    """Returns the name of a task's dataset, or None if it has none; reads no data."""
     if name in _BUILT_IN:
-        return _BUILT_IN[name]
+        return _BUILT_IN[name].data
     if name not in installed(DATA_GROUP):
         raise ConfigError(f"unknown task {name!r}", remedy=nearest(name, task_names()))
-    data = load(name)
+    return name
+
+
+@cache
+def task(name: str) -> Task:
+    """Returns a task; one made of an installed dataset takes its shape from the data, and `mlp` as its arch.
+
+    Such data are loaded once a process for that, and not kept.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    data = load(str(dataset_of(name)))
     return Task(name, name, "mlp", data.x.shape[1:], int(data.y.max()) + 1, source="an installed package")

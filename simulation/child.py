@@ -13,7 +13,7 @@ from models.data import stored
 from models.dataset import Dataset, Index
 from models.sources.sets import Stored
 from models.splits import Share, parts_of
-from models.tasks import task
+from models.tasks import dataset_of
 from wire.frame import Kind, encode_frame
 from wire.pipe import serve_pipe
 from wire.spec import ModelSpec
@@ -39,7 +39,7 @@ class Shares:
         if config.folder or share is None:
             return local_data(config, spec)
         if config not in self.newest:
-            self._keep(config, self._read(str(task(config.task).data), share))
+            self._keep(config, self._read(str(dataset_of(config.task)), share))
         self.newest.move_to_end(config)
         return fitting(self.newest[config], spec)
 

@@ -17,7 +17,7 @@ from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, DataConfig
 from edge_agent.gate import Readings
 from edge_agent.info import device_info
-from models.tasks import task
+from models.tasks import dataset_of
 from simulation.jobs import Jobs, JobWorker
 from simulation.pool import Pool
 from wire.frame import Kind, decode_frame
@@ -123,7 +123,7 @@ class Crowd:
         """Returns the configuration of a device, as the demo writes it."""
         recipe, name = self.recipe, device_name(at)
         data = DataConfig(recipe.task)
-        if task(recipe.task).data is not None:
+        if dataset_of(recipe.task) is not None:
             split = recipe.split
             data = DataConfig(recipe.task, None, recipe.split_rule, self.devices, at, split.seed, split.examples)
         return AgentConfig(

@@ -1,13 +1,17 @@
-"""Brokers and relays for tests that talk over real sockets."""
+"""Brokers and relays for tests that talk over real sockets, packages that seem to be installed, a person's files."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
+from types import ModuleType
 
 import pytest
 
 from coordinator.broker import start_broker
+from models.tasks import task
 from tests.relay import Relay
 from tests.waiting import wait_for
 from wire.errors import ConfigError
@@ -51,6 +55,27 @@ def mosquitto(tmp_path):
     yield start
     for broker in running:
         broker.stop()
+
+
+@pytest.fixture
+def offer(tmp_path, monkeypatch):
+    """Returns a function that offers objects as the entry points of a group: a module and a dist-info on the path."""
+
+    def offered(group, objects):
+        module = ModuleType("offered_for_test")
+        vars(module).update({f"thing{at}": value for at, value in enumerate(objects.values())})
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        dist = tmp_path / f"offered_{group.replace('.', '_')}-1.dist-info"
+        dist.mkdir(exist_ok=True)
+        (dist / "METADATA").write_text(f"Metadata-Version: 2.1\nName: offered-{group}\nVersion: 1\n")
+        lines = [f"{name} = {module.__name__}:thing{at}" for at, name in enumerate(objects)]
+        (dist / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.invalidate_caches()
+
+    task.cache_clear()
+    yield offered
+    task.cache_clear()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from coordinator.recipe import Recipe
 from coordinator.recipes.personal import own_personal
 from coordinator.state.database import open_database
 from models.fetch import cached, fetch
-from models.tasks import task
+from models.tasks import dataset_of
 from wire.errors import DataError, StateError
 from wire.pipe import die_with_parent, python_module
 
@@ -71,7 +71,7 @@ def run_demo(options: DemoOptions) -> int:
 
 def _exports(options: DemoOptions, broker: str, run: str) -> list[dict[str, Any]]:
     """Returns what every device runs in the end; a task without data trains nothing that could be exported."""
-    if task(options.recipe.task).data is None:
+    if dataset_of(options.recipe.task) is None:
         return []
     print("\nexporting at 8 to 2 bits and rolling out: one board first, then a third, then all ...", flush=True)
     ladder = Ladder(options.folder / "home", options.folder, options.folder / "logs", FLEET, broker)
@@ -137,12 +137,12 @@ def agent_config(
 def _agent(options: DemoOptions, broker: Broker, at: int, keys: tuple[str, str]) -> Iterator[None]:
     device, recipe = f"device-{at:02d}", options.recipe
     data: dict[str, Any] = {"task": recipe.task}
-    if task(recipe.task).data is not None:
+    if dataset_of(recipe.task) is not None:
         share = {"split": recipe.split_rule, "parts": recipe.devices.goal, "part": at, "seed": recipe.split.seed}
         data |= share | ({"examples": recipe.split.examples} if recipe.split.examples else {})
     config = options.folder / f"{device}.toml"
     own: dict[str, Any] = {"personal": own_personal(recipe.personal, at), "model_key": keys[1]}
-    if task(recipe.task).data is not None:
+    if dataset_of(recipe.task) is not None:
         own["model"] = policy_of(recipe.task, recipe.model, at)
     config.write_text(agent_config(device, broker.url, options.folder / device, data, keys[0], **own))
     with start_python(options.folder / "logs" / f"{device}.log", "edge_agent", "run", "--config", str(config)):
@@ -151,7 +151,7 @@ def _agent(options: DemoOptions, broker: Broker, at: int, keys: tuple[str, str])
 
 def provide_data(recipe: Recipe) -> None:
     """Fetches the data of a recipe's task where that has not been done."""
-    name = task(recipe.task).data
+    name = dataset_of(recipe.task)
     if name in _FETCHED:
         try:
             cached(name)

@@ -102,11 +102,11 @@ def evaluate(question: Question) -> dict[str, Any]:
 
     from coordinator.learning.checkpoint import load_state  # noqa: PLC0415
     from models.nets import build, load  # noqa: PLC0415
-    from models.tasks import task  # noqa: PLC0415
+    from models.tasks import dataset_of  # noqa: PLC0415
     from models.weights.ladder import assess  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    data, spec = _test_set(str(task(question.task).data)), question.spec
+    data, spec = _test_set(str(dataset_of(question.task))), question.spec
     net = build(spec, _still(question))
     load(net, load_state(Path(question.checkpoint), spec).model)
     figures = assess(net, data, question.transforms, question.bits, question.grid == "channel", question.range)

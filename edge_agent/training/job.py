@@ -18,7 +18,7 @@ from edge_agent.training.sending import encoded
 from models.archs import spec_of
 from models.dataset import Dataset
 from models.init import frozen, initial
-from models.tasks import task
+from models.tasks import dataset_of
 from wire.errors import Declined, WireError
 from wire.messages.blob import apply_blob, digest_bytes, read_snapshot, read_trunk, snapshot_blob
 from wire.messages.chain import decode_chain
@@ -163,7 +163,7 @@ def _trained(job: Job, spec: ModelSpec, base: Params, memory: Params, examples: 
     """Returns what training gave; only here, and only if there are data, torch is loaded."""
     plan = job.plan
     key = (plan.seed, plan.round, job.device)
-    if task(plan.train.task).data is None and job.data.folder is None:
+    if job.data.folder is None and dataset_of(plan.train.task) is None:
         from edge_agent.training.echo import echo  # noqa: PLC0415
 
         return Fit(echo(base, key), 1)

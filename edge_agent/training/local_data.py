@@ -10,7 +10,7 @@ import numpy as np
 from edge_agent.config import DataConfig
 from models.data import Dataset, load, load_folder
 from models.splits import Share
-from models.tasks import task
+from models.tasks import dataset_of
 from wire.errors import DataError
 from wire.spec import ModelSpec
 
@@ -54,7 +54,7 @@ def fitting(data: Dataset, spec: ModelSpec) -> Dataset:
 def _cached(config: DataConfig, shape: tuple[int, ...]) -> Dataset:
     if config.folder:
         return load_folder(config.folder, shape)
-    name = task(config.task).data
+    name = dataset_of(config.task)
     if name is None:
         raise DataError(f"task {config.task!r} has no data", remedy="name a folder in [data]")
     return load(name, "train", share_of(config))

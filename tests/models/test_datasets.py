@@ -7,7 +7,7 @@ from models.archs import spec_of
 from models.data import Dataset, data_names, load
 from models.fetch import cached
 from models.splits import Share
-from models.tasks import task, task_names
+from models.tasks import dataset_of, task, task_names
 from wire.errors import ConfigError, DataError
 
 DIGITS_TEST_LABELS = [3, 6, 2, 5, 6, 7, 4, 9, 8, 4, 1, 7]
@@ -93,3 +93,12 @@ def test_a_dataset_of_another_package(offer):
     for name, says in (("odd", "gives str"), ("broken", "not finite")):
         with pytest.raises(DataError, match=says):
             load(name)
+
+
+def test_the_data_of_a_task_are_loaded_once_to_see_their_shape(offer):
+    asked, whole = [], Dataset(np.ones((6, 5)), np.arange(6) % 3)
+    offer("bitfleet.data", {"mine": lambda part: asked.append(part) or whole})
+    assert dataset_of("mine") == "mine"
+    assert not asked
+    assert [task("mine").outputs for _ in range(3)] == [3, 3, 3]
+    assert asked == ["train"]

@@ -4,9 +4,11 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from edge_agent.worker import KILLED
+from models.dataset import Dataset
 from simulation.child import Shares
 from simulation.executor import InlineExecutor, LocalExecutor
 from simulation.jobs import Jobs, JobWorker
@@ -123,6 +125,15 @@ def test_examples_are_those_that_a_device_reads_itself():
         assert (own.x == found.x).all() and (own.y == found.y).all()
         assert len(examples.newest) == 1
     assert len(examples.parts) == 1
+
+
+def test_a_simulation_reads_the_data_of_a_package_once_for_their_shape_and_once_to_train_on(tmp_path, offer):
+    read, y = [], np.arange(40) % 4
+    whole = Dataset(np.eye(4, dtype=np.float32)[y], y)
+    offer("bitfleet.data", {"corners": lambda part: read.append(part) or whole})
+    found = simulate(order(tmp_path, 'task="corners"', "rounds=2", "evaluate.every=2", devices=4))
+    assert found["updates"] == 8
+    assert sorted(read) == ["test", "train", "train"]
 
 
 def test_a_device_without_a_split_reads_all():

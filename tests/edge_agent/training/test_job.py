@@ -228,6 +228,15 @@ def test_a_loss_that_is_not_finite_is_no_update(job, epochs):
     assert (result["code"], "loss_after is nan" in result["reason"]) == ("E-NONFINITE", True)
 
 
+def test_a_folder_of_files_needs_no_package_of_the_task(job, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 1, 8, 8), np.float32), y=np.arange(6))
+    asked = plan(DIGITS, train=TrainSettings("greenhouse", batch=2))
+    one = job(asked, spec=DIGITS, data=DataConfig("greenhouse", folder=tmp_path))
+    assert run_job(one)["metrics"]["loss_before"] > 0
+    assert update_of(one, DIGITS)[0].examples == 6
+    assert failed(job(asked, spec=DIGITS, data=DataConfig("greenhouse")))["code"] == "E-CONFIG"
+
+
 def test_reasons_do_not_repeat_the_code(job):
     one = job(plan(DIGITS, train=TrainSettings("digits")), spec=DIGITS, data=DataConfig("digits", split=""))
     one = replace(one, data=DataConfig("digits", folder=one.outbox))
