@@ -16,7 +16,7 @@ from edge_agent.kernel_files import number_in, text_in
 from wire.errors import Declined, StateError, WireError, said_by
 from wire.messages.plan import RoundPlan, shortest_path
 
-__all__ = ["Readings", "check_gate", "disk_failure", "free_memory_bytes", "read_board", "unwritable"]
+__all__ = ["Readings", "check_gate", "disk_failure", "free_memory_bytes", "read_board", "unreadable", "unwritable"]
 
 _MB = 1e6
 _MAINS = {"Charging": True, "Full": True, "Not charging": True, "Discharging": False}
@@ -71,6 +71,12 @@ def unwritable(path: Path, exc: OSError) -> StateError:
     """Returns the error of a command or a start that cannot write a file or make a folder."""
     failure = disk_failure(exc)
     return StateError(f"{path} cannot be written: {said_by(exc)}", code=failure.code, remedy=failure.remedy)
+
+
+def unreadable(path: Path, exc: OSError) -> StateError:
+    """Returns the error of a command or a start that cannot read a file that is there."""
+    failure = disk_failure(exc)
+    return StateError(f"{path} cannot be read: {said_by(exc)}", code=failure.code, remedy=failure.remedy)
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:

@@ -132,7 +132,11 @@ def _confirmed(question: str) -> bool:
 
 
 def _facts(config: AgentConfig) -> dict[str, Any]:
-    standing, board, meter = read_standing(config.state_dir), read_board(config.state_dir), find_meter()
+    board, meter = read_board(config.state_dir), find_meter()
+    try:
+        standing = read_standing(config.state_dir)
+    except StateError:
+        standing = None  # the rest may tell why
     owed = listed(config.state_dir / "outbox")
     return {
         "device": config.device,

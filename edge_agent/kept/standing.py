@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edge_agent.gate import unwritable
+from edge_agent.gate import unreadable, unwritable
 from wire.events import log_event
 from wire.messages.reports import Ask
 from wire.pieces.assembly import write_whole
@@ -54,7 +54,10 @@ class Standing:
 
 
 def load_standing(folder: Path) -> Standing:
-    """Returns the standing; a damaged file is moved aside and a new one begins."""
+    """Returns the standing; a damaged file is moved aside and a new one begins.
+
+    One that cannot be read now is not damaged: StateError, and the next start finds it as it was.
+    """
     standing = read_standing(folder)
     if standing is None:
         (folder / _FILE).replace((folder / _FILE).with_suffix(".damaged"))
@@ -63,13 +66,15 @@ def load_standing(folder: Path) -> Standing:
 
 
 def read_standing(folder: Path) -> Standing | None:
-    """Returns the standing, or None if the file is damaged; moves nothing."""
+    """Returns the standing, or None if the file is damaged; moves nothing. StateError if it cannot be read."""
     try:
         table = json.loads((folder / _FILE).read_text())
         return Standing(int(table["session"]), {str(run): int(number) for run, number in table["done"].items()})
     except FileNotFoundError:
         return Standing()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except OSError as exc:
+        raise unreadable(folder / _FILE, exc) from exc
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
+from edge_agent import service
 from edge_agent.agent import Agent
 from edge_agent.kept.standing import Standing, load_standing, save_standing
 from edge_agent.training.inline import InlineWorker
 from tests.edge_agent.boards import IDLE, config, echo_spec, keep, plan, spec_bytes
+from wire.errors import StateError
 from wire.messages.plan import encode_plan
 from wire.messages.reports import decode_ask
 from wire.topics import Topics
@@ -51,6 +57,24 @@ def test_a_damaged_file_is_moved_aside_not_deleted(tmp_path, damage):
     assert load_standing(tmp_path) == Standing()
     assert (tmp_path / "standing.damaged").read_bytes() == damage
     assert not (tmp_path / "standing.json").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch, number):
+    standing = Standing(7, {"run-1": 3})
+    save_standing(tmp_path, standing)
+
+    def fail(path, *args, **words):
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "read_text", fail)
+        with pytest.raises(StateError, match=r"standing\.json cannot be read") as caught:
+            load_standing(tmp_path)
+        assert (caught.value.code, caught.value.remedy) == ("E-DISK", "look at the device's storage")
+        assert service._facts(config(tmp_path))["starts"] is None
+    assert load_standing(tmp_path) == standing
+    assert [path.name for path in tmp_path.iterdir()] == ["standing.json"]
 
 
 @pytest.fixture
