@@ -14,7 +14,7 @@ from coordinator.recipe import Recipe
 from coordinator.recipes.personal import own_personal
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, DataConfig
-from edge_agent.training.inline import InlineWorker
+from tests.inline_worker import InlineWorker
 from wire.messages.reports import DeviceState, encode_state
 from wire.topics import Topics
 from wire.transport import Hub, MemoryTransport, Will

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
-__all__ = ["Log", "log_event"]
-
-Log = Callable[..., None]
+__all__ = ["log_event"]
 
 
 def log_event(event: str, **values: object) -> None:

@@ -16,7 +16,7 @@ from types import FrameType
 
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, DataConfig
-from edge_agent.training.inline import InlineWorker
+from tests.inline_worker import InlineWorker
 from wire.links.link import parse_link
 from wire.links.mqtt import MqttTransport
 from wire.messages.reports import DeviceState, encode_state

@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 
 from wire.messages.rollout import ModelReport
 
-__all__ = ["OVER", "PASS_OVER", "STAGES", "STATUSES", "Member", "Rollout", "begun", "hear", "obey", "proceed", "rested"]
+__all__ = ["OVER", "PASS_OVER", "STAGES", "Member", "Rollout", "begun", "hear", "obey", "proceed", "rested"]
 
 STAGES = ("canary", "third", "all")
-STATUSES = ("running", "paused", "held", "done", "stopped", "aborted")
 OVER = ("done", "stopped", "aborted")
 PASS_OVER = ("late", "failed")
 _UNFIT_CODE = "E-MODEL-POLICY"

@@ -10,7 +10,6 @@ idle; at 8 bits the same values come back. Never plain truncation, which puts ev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,6 @@ __all__ = ["bundled", "nested_forms"]
 
 Rows = npt.NDArray[np.float64]
 Levels = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
-_Form = TypeVar("_Form", Uniform, Integer)
 
 _BITS, _TOP, _ONE = 8, 255, 1 << RESCALED_BITS
 _SHARES = tuple(1 + at / 512 for at in range(16))  # the levels move by half a number, or more

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.agent import Agent
-from edge_agent.training.inline import InlineWorker
 from tests.edge_agent.boards import IDLE, config, echo_spec, keep, spec_bytes
 from tests.edge_agent.tables import TOPICS, Table
+from tests.inline_worker import InlineWorker
 from wire.transport import Hub, MemoryTransport
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edge_agent.agent import Agent
-from edge_agent.training.inline import InlineWorker
 from edge_agent.worker import KILLED, Result
+from tests.inline_worker import InlineWorker
 from wire.messages.reports import Receipt, decode_ask, decode_state, encode_receipt
 from wire.topics import Topics
 from wire.transport import Hub, MemoryTransport, Message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from edge_agent.training.inline import InlineWorker
+from tests.inline_worker import InlineWorker
 from tests.memory_fleet import MemoryFleet
 from wire.transport import Down, MemoryTransport
 

@@ -12,10 +12,10 @@ from typing import Any
 from coordinator.broker import start_broker
 from edge_agent.agent import Agent
 from edge_agent.config import load_config
-from edge_agent.training.inline import InlineWorker
 from edge_agent.worker import Result
 from tests.conftest import FAST, started
 from tests.end_to_end.fleet import Fleet
+from tests.inline_worker import InlineWorker
 from wire.links.link import parse_link
 from wire.links.mqtt import MqttTransport
 from wire.messages.reports import DeviceState, encode_state

@@ -168,4 +168,4 @@ def test_a_race_alternates_and_takes_medians():
     calls = []
     result = race(lambda: calls.append("a"), lambda: calls.append("b"), rounds=3, calls=2)
     assert "".join(calls) == "aabb" * 3
-    assert min(result.first_ms, result.second_ms, result.ratio) > 0
+    assert min(result.first_ms, result.ratio) > 0

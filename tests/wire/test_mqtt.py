@@ -165,44 +165,6 @@ def test_wait_without_anything_returns_none(broker, client):
     assert idle.receive(0.05) is None
 
 
-def test_kernel_counters_equal_the_relays(broker, client, relay):
-    between = relay(broker.port)
-    talker = client(url_of(between.port), "talker")
-    talker.subscribe("t")
-    for size in (0, 1000, 60_000):
-        talker.publish("t", bytes(size))
-        wait_for(talker, Message)
-    settled(talker)
-    first = between.connections[0]
-    assert talker.receive(0.1) is None
-    assert abs(talker.bytes_sent - first.up_bytes) <= 8
-    assert abs(talker.bytes_received - first.down_bytes) <= 8
-    between.cut()
-    wait_for(talker, Down)
-    wait_for(talker, Up)
-    settled(talker)
-    assert talker.receive(0.1) is None
-    assert abs(talker.bytes_sent - between.up_bytes) <= 16
-    assert abs(talker.bytes_received - between.down_bytes) <= 16
-    before = talker.bytes_sent
-    talker.close()
-    assert talker.bytes_sent >= before
-
-
-def test_counters_are_unknown_where_the_kernel_does_not_tell(broker, client, monkeypatch):
-    talker = client(broker, "talker")
-    assert talker.bytes_sent > 0
-    monkeypatch.delattr(socket, "TCP_INFO")
-    talker.close()
-    assert talker.bytes_sent is None
-    assert talker.bytes_received is None
-
-
-def test_no_connection_means_no_bytes():
-    transport = MqttTransport(Link("127.0.0.1", 1), "never")
-    assert (transport.bytes_sent, transport.bytes_received) == (0, 0)
-
-
 @pytest.mark.parametrize("topic", ["", "a/+", "#", "x" * 497])
 def test_bad_topics_are_refused(topic):
     with pytest.raises(TransportError):

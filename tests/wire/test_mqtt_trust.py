@@ -55,7 +55,6 @@ def test_tls_round_trip(broker, client, relay, tmp_path):
     for size in (10, 60_000):
         talker.publish("t", bytes(size))
         assert wait_for(talker, Message) == Message("t", bytes(size))
-    assert talker.bytes_sent > between.up_bytes
 
 
 def test_tls_with_a_client_certificate(mosquitto, client, tmp_path):

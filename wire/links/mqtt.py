@@ -24,7 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from wire.errors import BitfleetError, ConfigError, TransportError
 from wire.links.failures import broken, unopened
 from wire.links.link import Backoff, Link, read_password, tls_context
-from wire.links.sockets import Counted, add_counts, count_bytes, tune, wait
+from wire.links.sockets import tune, wait
 from wire.transport import Down, Event, Message, Sent, Unsent, Up, Will
 
 __all__ = ["ROOM_BYTES", "MqttTransport"]
@@ -85,21 +85,10 @@ class MqttTransport:
     _failures: int = field(default=0, init=False)
     _due_s: float = field(default=0.0, init=False)
     _closed: bool = field(default=False, init=False)
-    _past: Counted | None = field(default=(0, 0), init=False)
 
     def __post_init__(self) -> None:
         if not self.client_id or not 1 <= self.keepalive_s <= 65535:  # rumqttd takes neither no name nor no keep-alive
             raise ConfigError(f"client id {self.client_id!r}, keep-alive {self.keepalive_s} s", remedy="1 to 65535 s")
-
-    @property
-    def bytes_sent(self) -> int | None:
-        """Returns what the other side's kernel has acknowledged over all connections; None where ours cannot tell."""
-        return total[0] if (total := self._bytes()) else None
-
-    @property
-    def bytes_received(self) -> int | None:
-        """Returns what arrived over all connections; None where the kernel cannot tell."""
-        return total[1] if (total := self._bytes()) else None
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """See Transport."""
@@ -230,7 +219,6 @@ class MqttTransport:
         if self.will:
             client.will_set(self.will.topic, self.will.payload, qos=1, retain=True)
         client.on_socket_open = lambda _client, _session, sock: tune(sock)
-        client.on_socket_close = lambda _client, _session, sock: self._count(sock)
         client.on_connect, client.on_disconnect = self._on_connect, _on_disconnect
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
         client.on_message = self._on_message
@@ -261,13 +249,6 @@ class MqttTransport:
 
     def _on_message(self, _: Client, _session: _Session, message: MQTTMessage) -> None:
         self._events.append(Message(message.topic, bytes(message.payload), bool(message.retain)))
-
-    def _count(self, sock: Any) -> None:
-        self._past = add_counts(self._past, count_bytes(sock))
-
-    def _bytes(self) -> Counted | None:
-        sock: Any = self._session.client.socket() if self._session else None
-        return self._past if sock is None else add_counts(self._past, count_bytes(sock))
 
 
 def _on_disconnect(_: Client, session: _Session, flags: DisconnectFlags, reason: ReasonCode, _properties: Any) -> None:

@@ -1,21 +1,16 @@
-"""What we ask of the kernel about a TCP socket: send at once, give up on a dead peer, wait, and count bytes."""
+"""What we ask of the kernel about a TCP socket: send at once, give up on a dead peer, and wait."""
 
 from __future__ import annotations
 
 import math
 import select
 import socket
-import struct
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Counted", "add_counts", "count_bytes", "tune", "wait"]
-
-Counted = tuple[int, int]
-"""Bytes of one socket, or of many: sent (and acknowledged by the other side's kernel), received."""
+__all__ = ["tune", "wait"]
 
 _STUCK_MS = 60_000
-_INFO_BYTES, _ACKED_AT = 136, 120  # struct tcp_info of Linux 4.1: tcpi_bytes_acked, then tcpi_bytes_received
 
 
 def tune(sock: Any) -> None:
@@ -23,25 +18,6 @@ def tune(sock: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_MS)
-
-
-def count_bytes(sock: Any) -> Counted | None:
-    """Returns the payload bytes of this connection as the kernel counts them; None where it does not tell."""
-    if not hasattr(socket, "TCP_INFO"):
-        return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-    except OSError:
-        return None
-    if len(info) < _INFO_BYTES:
-        return None
-    acked, received = struct.unpack_from("=QQ", info, _ACKED_AT)
-    return max(0, acked - 1), received  # the kernel counts the SYN that opened the connection as one byte acknowledged
-
-
-def add_counts(one: Counted | None, other: Counted | None) -> Counted | None:
-    """Returns the sum; None if either is unknown."""
-    return None if one is None or other is None else (one[0] + other[0], one[1] + other[1])
 
 
 def wait(sock: Any, writing: bool, wake: Sequence[int], wait_s: float) -> tuple[bool, bool, bool]:

@@ -11,8 +11,8 @@ import pytest
 from edge_agent import service
 from edge_agent.agent import Agent
 from edge_agent.kept.standing import Standing, load_standing, save_standing
-from edge_agent.training.inline import InlineWorker
 from tests.edge_agent.boards import IDLE, config, echo_spec, keep, plan, spec_bytes
+from tests.inline_worker import InlineWorker
 from wire.errors import StateError
 from wire.messages.plan import encode_plan
 from wire.messages.reports import decode_ask

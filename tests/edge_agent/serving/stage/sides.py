@@ -11,9 +11,9 @@ from edge_agent.serving.policy import Finding
 from edge_agent.serving.probe import Probe
 from edge_agent.serving.probe_child import answer
 from edge_agent.serving.slots import file_digest, read_pointer, read_slot
-from edge_agent.training.inline import InlineWorker
 from tests.edge_agent.boards import IDLE, config
 from tests.edge_agent.serving.stage.files import NOW_S, Publisher
+from tests.inline_worker import InlineWorker
 from wire.messages.reports import decode_ask
 from wire.messages.rollout import decode_model_report, encode_offer
 from wire.pieces.chunks import cut_spans, encode_chunk
