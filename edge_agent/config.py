@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ class DataConfig:
     held_out: float = 0.0
 
     def __post_init__(self) -> None:
+        if not _is_split(self.split):
+            raise ConfigError(f"data.split = {self.split!r}", remedy="write iid, dirichlet:0.5, classes:2 or subject")
+        check_range("data.parts", self.parts, 1, 1_000_000)
+        check_range("data.part", self.part, 0, self.parts - 1)
+        check_range("data.seed", self.seed, 0, (1 << 63) - 1)
+        check_range("data.examples", self.examples, 0, 1 << 31)
         check_range("data.held_out", self.held_out, 0, 0.9)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +64,12 @@ class Limits:
     min_battery_percent: float = 30.0
     mains_only: bool = False
 
+    def __post_init__(self) -> None:
+        check_range("limits.min_free_memory_mb", self.min_free_memory_mb, 0, 1e15)
+        check_range("limits.min_free_disk_mb", self.min_free_disk_mb, 0, 1e15)
+        check_range("limits.max_temperature_c", self.max_temperature_c, 0, 1000)
+        check_range("limits.min_battery_percent", self.min_battery_percent, 0, 100)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -73,6 +86,7 @@ class TrainConfig:
         check_range("train.linger_s", self.linger_s, 0, 1e9)
         check_range("train.nice", self.nice, 0, 19)
         check_range("train.attempts", self.attempts, 1, 1_000_000)
+        check_range("train.max_batch", self.max_batch, 1, 1 << 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +162,7 @@ class AgentConfig:
         if not _KEY.fullmatch(self.coordinator_key):
             raise ConfigError(
                 f"coordinator_key = {self.coordinator_key!r}",
-                remedy="give the 64 hex digits that the coordinator logs as key=, or leave it out",
+                remedy="give 64 hex digits: `bitfleet keys` prints them; or leave it out",
             )
         for key in self.model_keys:
             if not key or not _KEY.fullmatch(key):
@@ -157,4 +171,19 @@ class AgentConfig:
 
 def load_config(path: Path) -> AgentConfig:
     """Returns the configuration in a file; relative paths in it count from where the agent was started."""
-    return settings_from(AgentConfig, read_toml(path), str(path))
+    from wire.links.link import parse_link  # noqa: PLC0415  a training child needs no TLS
+
+    config = settings_from(AgentConfig, read_toml(path), str(path))
+    parse_link(config.broker)
+    return config
+
+
+def _is_split(rule: str) -> bool:
+    """Tells whether a rule is one of models/splits.py, which loads NumPy."""
+    name, _, text = rule.partition(":")
+    if name not in ("dirichlet", "classes"):
+        return rule in ("", "iid", "subject")
+    try:
+        return 0 < (float(text) if name == "dirichlet" else int(text)) < inf
+    except ValueError:
+        return False

@@ -10,10 +10,14 @@ __all__ = ["log_event"]
 
 
 def log_event(event: str, **values: object) -> None:
-    """Writes one line, with the time of day; where standard error takes none, as on a full disk, it is lost."""
+    """Writes one line, with date and time in UTC; where standard error takes none, as on a full disk, it is lost."""
     pairs = " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
     with suppress(OSError):
-        print(f"{time.strftime('%H:%M:%S')} event={event} {pairs}".rstrip(), file=sys.stderr, flush=True)
+        print(
+            f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} event={event} {pairs}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _quoted(value: object) -> str:

@@ -1,6 +1,8 @@
 """A child process that is spoken to in frames over its standard input and output.
 
-The parent never blocks: it watches `Child.fd` and calls `Child.read`. The child dies with its parent.
+The parent waits for no answer: it watches `Child.fd` and calls `Child.read`. The child dies with its
+parent. Only a job that is larger than the pipe (64 KiB on Linux) makes the parent wait, until the child reads it: a new
+one loads its modules first.
 """
 
 from __future__ import annotations

@@ -3,9 +3,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.config import DataConfig, Limits, LinkConfig, TrainConfig, load_config
+from models.splits import split
 from wire.errors import ConfigError
 
 NEEDED = 'device = "dev-1"\nfleet = "home"\nbroker = "mqtt://127.0.0.1"\nstate_dir = "state"\n'
@@ -89,7 +91,7 @@ def test_a_device_cannot_take_the_name_of_another_role(tmp_path, name):
 
 @pytest.mark.parametrize("key", ["ab", "AB" * 32, "zz" * 32, "ab" * 33])
 def test_a_key_that_is_none_is_found_before_the_first_plan(tmp_path, key):
-    with pytest.raises(ConfigError, match="coordinator_key"):
+    with pytest.raises(ConfigError, match=r"coordinator_key.*`bitfleet keys`"):
         read(tmp_path, NEEDED + f'coordinator_key = "{key}"\n' + DATA)
 
 
@@ -100,6 +102,11 @@ def test_a_key_that_is_none_is_found_before_the_first_plan(tmp_path, key):
         ("train", "attempts", 0),
         ("train", "linger_s", -1),
         ("train", "nice", 20),
+        ("train", "max_batch", 0),
+        ("limits", "min_free_memory_mb", -1.0),
+        ("limits", "min_free_disk_mb", -0.5),
+        ("limits", "max_temperature_c", "nan"),
+        ("limits", "min_battery_percent", 101.0),
         ("link", "keepalive_s", 0),
         ("link", "keepalive_s", 65536),
         ("link", "chunk_kib", 1),
@@ -113,6 +120,35 @@ def test_a_key_that_is_none_is_found_before_the_first_plan(tmp_path, key):
 def test_numbers_that_mean_nothing(tmp_path, section, key, value):
     with pytest.raises(ConfigError, match=f"{section}.{key} = {value}.*; choose"):
         read(tmp_path, NEEDED + DATA + f"[{section}]\n{key} = {value}\n")
+
+
+@pytest.mark.parametrize(("key", "value"), [("part", -1), ("part", 2), ("parts", 0), ("seed", -1), ("examples", -1)])
+def test_a_part_that_there_is_not(tmp_path, key, value):
+    rest = "".join(f"{name} = {at}\n" for name, at in (("parts", 2), ("part", 0)) if name != key)
+    with pytest.raises(ConfigError, match=f"data.{key} = {value}; choose"):
+        read(tmp_path, NEEDED + DATA + f'split = "iid"\n{rest}{key} = {value}\n')
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["iid", "subject", "dirichlet:0.5", "dirichlet:1e3", "classes:2", "iidd", "iid:2", "subject:1", "dirichlet",
+     "dirichlet:", "dirichlet:0", "dirichlet:inf", "dirichlet:nan", "classes:0", "classes:1.5", "classes:-1", "IID"],
+)  # fmt: skip
+def test_a_split_is_taken_exactly_if_data_can_be_shared_out_by_it(tmp_path, rule):
+    labels = np.arange(40) % 4
+    try:
+        split(labels, labels, rule, 4, 1)
+    except ConfigError:
+        with pytest.raises(ConfigError, match=r"data\.split = .*; write iid, "):
+            read(tmp_path, NEEDED + DATA + f'split = "{rule}"\n')
+    else:
+        assert read(tmp_path, NEEDED + DATA + f'split = "{rule}"\n').data.split == rule
+
+
+@pytest.mark.parametrize("broker", ["nonsense", "", "http://broker", "mqtt://", "mqtt://broker:99999", "mqtt://a/b"])
+def test_a_broker_that_has_no_address(tmp_path, broker):
+    with pytest.raises(ConfigError, match=r"broker address .*; write it like mqtt://"):
+        read(tmp_path, NEEDED.replace("mqtt://127.0.0.1", broker) + DATA)
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.95])

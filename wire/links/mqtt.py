@@ -65,8 +65,9 @@ class MqttTransport:
 
     What is published while the link is down is lost without a word: `Up` is the moment to publish it. A payload over
     `Up.payload_bytes` is not sent: it comes back as `Unsent` with code 0x95, because a broker would drop the link for
-    it. A refused subscription comes back as `Unsent` with token 0 and the filter as its topic. Connecting blocks for
-    `connect_timeout_s` at most (for each address and each step of TLS); nothing else outlasts the time-out given.
+    it. A refused subscription comes back as `Unsent` with token 0 and the filter as its topic. Connecting blocks
+    for as long as the system looks up the host's name, then for `connect_timeout_s` at most (for each address and each
+    step of TLS); nothing else outlasts the time-out given.
     """
 
     link: Link

@@ -72,7 +72,7 @@ def test_shares_of_a_known_task_are_disjoint_and_all_of_it():
 
 
 def test_a_share_that_is_not_there():
-    with pytest.raises(ConfigError, match="part 3 of 3"):
+    with pytest.raises(ConfigError, match=r"data\.part = 3; choose 0 to 2"):
         local_data(DataConfig("digits", None, "iid", 3, 3, 1), spec_of("mlp-4", (1, 8, 8), 10, 1))
 
 
