@@ -141,6 +141,11 @@ _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
         ' not: send the largest changes (kind = "delta" with by = "values"), or drop downlink.stages',
     ),
     (
+        lambda r: _weights(r) and _has(r.uplink.stages, "signs"),
+        'uplink.kind = "weights" with a stage "signs"',
+        "of the whole model one number would be left: send deltas",
+    ),
+    (
         lambda r: r.uplink.feedback and _private(r),
         "uplink.feedback with privacy",
         "what clipping bounds must not come back through the residual: drop one of the two",

@@ -16,6 +16,7 @@ LEVELS = 'uplink.stages=[{stage="levels",levels=3}]'
 FEEDBACK, PRIVATE = "uplink.feedback=true", "privacy.clip=1.0"
 LONG = 'uplink.stages=[{stage="topk",share=0.1},{stage="levels",levels=2,norm="l2"}]'
 ONE = 'uplink.stages=[{stage="topk",share=0.1},{stage="levels",levels=1}]'
+SIGNS = 'uplink.stages=[{stage="topk",share=0.1},{stage="signs"}]'
 DOWN = TOPK.replace("uplink", "downlink")
 QUPED = "personal={distil=0.5,skip=[]}"
 REFUSED = [
@@ -34,6 +35,8 @@ REFUSED = [
         "only in a linear server step",
     ),
     (["schedule.rule=ascending"], 'schedule without a stage "levels" in uplink.stages', "the schedule sets its levels"),
+    (["schedule.rule=ascending", SIGNS], 'schedule without a stage "levels" in uplink.stages', "the schedule sets"),
+    ([WEIGHTS, SIGNS], 'uplink.kind = "weights" with a stage "signs"', "send deltas"),
     (["schedule.rule=descending", TOPK], 'schedule without a stage "levels" in uplink.stages', "add"),
     ([QUPED, 'train.transforms=[{transform="qat",bits=3}]'], "personal models with train.transforms", "of their own"),
     ([QUPED, 'train.penalty={penalty="kure"}'], "personal models with train.transforms", "of their own"),
@@ -87,6 +90,8 @@ TAKEN = [
     [WEIGHTS, TOPK],
     [WEIGHTS, LEVELS, DOWN],
     [TOPK, DOWN],
+    [FEEDBACK, SIGNS, SIGNS.replace("uplink", "downlink"), "uplink.scope=tensor"],
+    [PRIVATE, SIGNS],
     [FOLD, TOPK],
     [WEIGHTS, LEVELS, "schedule.rule=descending"],
     [PRIVATE, "privacy.mechanism=tree", "privacy.noise=1.0", "server.optimiser=momentum", LEVELS],
