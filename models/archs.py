@@ -91,8 +91,8 @@ def spec_of(
 ) -> ModelSpec:
     """Returns the ModelSpec of an architecture; with `bell` its tensors start near normal, equally wide.
 
-    `freeze` names the tensors that keep their seeded values and never travel: exact names, patterns as in fnmatch
-    (`conv*`), or `largest`, the tensor with most elements (the first of equals).
+    `freeze` names the tensors that keep their seeded values and never travel: exact names, what comes before a dot
+    (`fc1`), patterns as in fnmatch (`conv*`), or `largest`, the tensor with most elements (the first of equals).
     """
     shape = tuple(input)
     tensors = tensors_of(arch, shape, outputs)
@@ -138,7 +138,7 @@ def _chosen(tensors: Sequence[TensorSpec], freeze: Sequence[str]) -> frozenset[s
     chosen: set[str] = set()
     for wish in freeze:
         pattern = max(tensors, key=lambda tensor: tensor.count).name if wish == "largest" else wish
-        hits = [name for name in names if fnmatchcase(name, pattern)]
+        hits = [name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
         if not hits:
             raise ConfigError(f"freeze {wish!r} fits no tensor", remedy=nearest(wish, names))
         chosen.update(hits)

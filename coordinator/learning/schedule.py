@@ -6,9 +6,9 @@
     fixed        s_k = as the stage says
 
 F_k is the mean over the examples of the devices' own loss before they trained in round k, so it is known when round k
-is over and sets the levels of round k+1. Guard rails: least <= s <= most; F is floored at a small number; a loss that
-is not finite, absurdly large or was not reported leaves s as it was. s may fall again when the loss rises: there is no
-running maximum.
+is over and sets the levels of round k+1. Rounds are counted that gave a model, not abandoned ones. Guard rails:
+least <= s <= most; F is floored at a small number; a loss that is not finite, absurdly large or was not reported leaves
+s as it was. s may fall again when the loss rises: there is no running maximum.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coordinator.recipes.rounding import rounded_up
 from coordinator.recipes.sections import Schedule
 
 __all__ = ["Course", "first_course", "mean_loss", "next_course", "scheduled"]
@@ -40,18 +41,20 @@ def first_course(settings: Schedule, rate: float) -> Course:
     return Course(settings.start, 0.0, rate)
 
 
-def next_course(course: Course, settings: Schedule, loss: float | None, number: int, next_rate: float) -> Course:
-    """Returns the course after round `number`, whose devices began with this loss; the next one trains at this rate."""
+def next_course(course: Course, settings: Schedule, loss: float | None, steps: int, next_rate: float) -> Course:
+    """Returns the course after the round that `steps` steps came before: its devices began with this loss, the next
+    one trains at this rate.
+    """
     if settings.rule == "fixed" or loss is None or not _plausible(loss):
         return course
     first = course.first_loss or max(loss, _LEAST_LOSS)
-    if (number + 1) % settings.update_every:
+    if (steps + 1) % settings.update_every:
         return Course(course.levels, first, course.first_rate)
     fallen = first / max(loss, _LEAST_LOSS)
     rise = math.sqrt(fallen if settings.rule == "ascending" else 1.0 / fallen)
     if settings.rate_aware and course.first_rate:
         rise *= next_rate / course.first_rate
-    levels = min(settings.most, max(settings.least, _ceil(min(settings.start * rise, settings.most))))
+    levels = min(settings.most, max(settings.least, rounded_up(min(settings.start * rise, settings.most))))
     return Course(levels, first, course.first_rate)
 
 
@@ -71,9 +74,3 @@ def scheduled(stages: Iterable[Mapping[str, Any]], course: Course, settings: Sch
 
 def _plausible(loss: float) -> bool:
     return abs(loss) <= _MOST_LOSS  # false for what is not a number
-
-
-def _ceil(value: float) -> int:
-    """Rounds up, but for the noise of a product that should be whole: 2 * sqrt(4) is 4, not 5."""
-    near = round(value)
-    return near if math.isclose(value, near, rel_tol=1e-9) else math.ceil(value)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_combination", "check_patterns", "check_skips"]
 
+_THIN = 0.5  # up to this share of top-k what one level leaves out was measured to stay bounded
+
 
 def check_combination(recipe: Recipe) -> None:
     """Raises ConfigError naming the two settings that do not go together, and why."""
@@ -63,15 +65,26 @@ def _late(recipe: Recipe) -> bool:
     return recipe.devices.late == "fold"
 
 
-def _amplifies(stages: tuple[Mapping[str, Any], ...]) -> bool:
+def _thins(stages: tuple[Mapping[str, Any], ...]) -> bool:
+    return any(stage.get("stage") == "topk" and stage["share"] <= _THIN for stage in stages)
+
+
+def _amplifies(stages: tuple[Mapping[str, Any], ...], fewest: int = 0, whole: bool = False) -> bool:
     """Tells whether what stages leave out of an array can be more than the array: then what is left grows for ever.
 
-    Levels on a scale as long as the whole array are mostly noise, and so is one level where nothing is thinned before.
+    Levels on a scale as long as the whole array are mostly noise, and so is one level where most values are still
+    there, as all are in `whole` tensors. `fewest` are the levels that a schedule may come down to.
     """
     for stage in stages:
         if stage.get("stage") == "levels":
-            return stage.get("norm") == "l2" or (stage.get("levels") == 1 and not _has(stages, "topk"))
+            one = (fewest or stage.get("levels")) == 1
+            return stage.get("norm") == "l2" or (one and (whole or not _thins(stages)))
     return False
+
+
+def _up_amplifies(recipe: Recipe) -> bool:
+    up = recipe.uplink
+    return _amplifies(up.stages, recipe.schedule.least if _adapts(recipe) else 0, bool(up.whole))
 
 
 _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
@@ -101,9 +114,10 @@ _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
         'where the weights are small nothing would ever be sent, and what was left out pile up: write by = "values"',
     ),
     (
-        lambda r: r.uplink.feedback and _amplifies(r.uplink.stages),
+        lambda r: r.uplink.feedback and _up_amplifies(r),
         "uplink.feedback with levels of such noise",
-        'what is left out would grow from round to round: choose norm = "max" and 2 levels or more, or drop feedback',
+        'what is left out would grow from round to round: choose norm = "max" and 2 levels or more (with a schedule,'
+        " schedule.least = 2 or more), or drop feedback",
     ),
     (
         lambda r: _amplifies(r.downlink.stages),
@@ -119,6 +133,17 @@ _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
         lambda r: any(stage.get("by") == "weights" for stage in r.downlink.stages),
         'downlink.stages with by = "weights"',
         'a difference on its way down is ranked by its own values: write by = "values"',
+    ),
+    (
+        lambda r: _weights(r) and _has(r.uplink.stages, "topk") and bool(r.downlink.stages),
+        'uplink.kind = "weights" with a top-k and downlink.stages',
+        "a weight that nobody sends becomes 0 only if devices hold the server's model, and with downlink.stages they do"
+        ' not: send the largest changes (kind = "delta" with by = "values"), or drop downlink.stages',
+    ),
+    (
+        lambda r: _weights(r) and _has(r.uplink.stages, "signs"),
+        'uplink.kind = "weights" with a stage "signs"',
+        "of the whole model one number would be left: send deltas",
     ),
     (
         lambda r: r.uplink.feedback and _private(r),
@@ -149,6 +174,11 @@ _RULES: tuple[tuple[Callable[[Recipe], bool], str, str], ...] = (
         lambda r: _adapts(r) and not _has(r.uplink.stages, "levels"),
         'schedule without a stage "levels" in uplink.stages',
         'the schedule sets its levels: add { stage = "levels", levels = 1 } to uplink.stages',
+    ),
+    (
+        lambda r: r.task == "echo" and bool(r.train.transforms or r.train.penalty or r.personal is not None),
+        'task = "echo" with train.transforms, train.penalty or personal models',
+        "it adds noise to the model and trains nothing: leave them out, or choose another task",
     ),
     (
         lambda r: bool(r.personal is not None and (r.train.transforms or r.train.penalty)),

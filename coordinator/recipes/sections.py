@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from coordinator.recipes.rounding import rounded_up
 from models.weights.settings import check_bits, check_penalty, check_transforms
 from wire.errors import ConfigError
 from wire.settings import check_range
@@ -47,7 +47,7 @@ class Devices:
     @property
     def invited(self) -> int:
         """Returns how many devices a round invites."""
-        return math.ceil(self.over * self.goal)
+        return rounded_up(self.over * self.goal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,8 @@ class Schedule:
         check_range("schedule.most", self.most, self.least, 65535)
         check_range("schedule.start", self.start, self.least, self.most)
         check_range("schedule.update_every", self.update_every, 1, 1_000_000)
+        if self.rule == "fixed":
+            _check_idle("schedule", self, ("start", "rate_aware"), 'with rule = "fixed"', "choose another rule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,8 @@ class Privacy:
         check_range("privacy.population", self.population, 0, 1 << 40)
         if self.mechanism not in ("gaussian", "tree"):
             raise ConfigError(f"privacy.mechanism = {self.mechanism!r}", remedy='choose "gaussian" or "tree"')
-        if self.noise and not self.clip:
-            raise ConfigError(f"privacy.noise = {self.noise} without a clip", remedy="set privacy.clip")
+        if not self.clip:
+            _check_idle("privacy", self, ("noise", "mechanism", "population"), "without a clip", "set privacy.clip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,14 @@ class Evaluate:
         for name, value, choices in (("grid", self.grid, grids), ("range", self.range, ranges)):
             if value not in choices:
                 raise ConfigError(f"evaluate.{name} = {value!r}", remedy=f"choose {' or '.join(choices)}")
+
+
+def _check_idle(place: str, section: Schedule | Privacy, names: Sequence[str], why: str, remedy: str) -> None:
+    """Raises ConfigError for the first of these settings that was changed although it would do nothing."""
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if item.name in names and value != item.default:
+            raise ConfigError(f"{place}.{item.name} = {value!r} {why}", remedy=f"{remedy}, or leave {item.name} out")
 
 
 def _check_coding(place: str, scope: str, stages: tuple[Mapping[str, Any], ...]) -> None:

@@ -187,7 +187,8 @@ class Planner:
         private = recipe.privacy.clip > 0
         for update in counted:
             header, tensors = self._read(row, update, plan_of)
-            losses.append((_loss_of(header), float(update.examples)))
+            if update.round == row.number:  # what a late one tells is the loss of an older model
+                losses.append((_loss_of(header), float(update.examples)))
             mean.fold(clipped(tensors, recipe.privacy.clip) if private else tensors, self._weight(row, update))
             yield
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by its value
@@ -244,7 +245,7 @@ class Planner:
         down, key = Downlink(recipe.downlink.stages, recipe.downlink.scope), (recipe.seed, "down", row.number)
         held, blobs = descend(model, old, self.spec, down=down, key=key, keep=self._keep)
         rate = recipe.train.rate_at(old.steps + 1, recipe.rounds)
-        course = next_course(old.course, recipe.schedule, loss, row.number, rate)
+        course = next_course(old.course, recipe.schedule, loss, old.steps, rate)
         return ServerState(model, held, slots, blobs, course, old.steps + 1)
 
     def _trunk(self, path: Path) -> str:

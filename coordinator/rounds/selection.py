@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from coordinator.recipes.rounding import rounded_up
 from coordinator.recipes.sections import Devices
 from coordinator.run_state import RunState
 
@@ -14,7 +13,7 @@ _AT_WORK = "training"  # who still fetches may wait for what is not to be had an
 
 def quorum_of(want: Devices) -> int:
     """Returns how many devices are enough for a round."""
-    return max(1, math.ceil(want.quorum * want.goal))
+    return max(1, rounded_up(want.quorum * want.goal))
 
 
 def eligible(state: RunState, waited: bool) -> tuple[list[str], str]:

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from coordinator.recipe import Recipe, load_recipe, recipe_from_json, recipe_names
+from coordinator.recipes.sections import Train
 from wire.errors import ConfigError
 
 
@@ -129,6 +130,21 @@ def test_late_weights_would_undo_newer_rounds():
         load_recipe("fedavg", ["devices.late=fold", "uplink.kind=weights"])
     assert load_recipe("fedavg", ["devices.late=fold"]).devices.late == "fold"
     assert load_recipe("fedavg", ["uplink.kind=weights"]).uplink.kind == "weights"
+
+
+def test_the_rate_falls_geometrically_to_that_of_the_last_round():
+    train = Train(rate=0.1, final_rate=0.0001)
+    assert [train.rate_at(number, 4) for number in range(4)] == pytest.approx([0.1, 0.01, 0.001, 0.0001], rel=1e-12)
+    for number in range(40):
+        wanted = 0.1 * (0.01 / 0.1) ** (number / 39)
+        assert Train(rate=0.1, final_rate=0.01).rate_at(number, 40) == pytest.approx(wanted, rel=1e-12)
+    assert Train(rate=0.01, final_rate=0.04).rate_at(1, 3) == pytest.approx(0.02, rel=1e-12)
+
+
+def test_a_rate_that_stays():
+    assert [Train(rate=0.1).rate_at(number, 9) for number in (0, 4, 8)] == [0.1] * 3
+    assert Train(rate=0.1, final_rate=0.01).rate_at(0, 1) == 0.1
+    assert Train(rate=0.1, final_rate=0.01).rate_at(50, 9) == pytest.approx(0.01)  # no round is beyond the last
 
 
 @pytest.mark.parametrize("name", ["fedavgg", "none.toml", "none.json"])

@@ -83,6 +83,7 @@ def test_wrong_shapes_are_refused(arch, shape, outputs):
         (("largest",), ["fc1.weight"]),
         (("out.bias", "fc1.weight"), ["fc1.weight", "out.bias"]),
         (("*.bias",), ["fc1.bias", "out.bias"]),
+        (("fc1",), ["fc1.weight", "fc1.bias"]),
         (("out.*", "largest"), ["fc1.weight", "out.weight", "out.bias"]),
     ],
 )
@@ -93,9 +94,21 @@ def test_freeze_keeps_the_order_of_the_net(freeze, names):
     assert [tensor.name for tensor in spec.trainable] == [name for name in every if name not in names]
 
 
+def test_freeze_takes_what_comes_before_any_dot():
+    every = [tensor.name for tensor in spec_of("resnet8", (3, 8, 8), 10, 0).trainable]
+    parts = {name.rsplit(".", depth)[0] for name in every for depth in (1, 2)}
+    assert any("." in part for part in parts)
+    for part in parts:
+        frozen = [tensor.name for tensor in spec_of("resnet8", (3, 8, 8), 10, 0, (part,)).frozen]
+        assert frozen == [name for name in every if name.split(".")[: part.count(".") + 1] == part.split(".")]
+
+
 def test_freeze_must_fit_and_leave_something():
     with pytest.raises(ConfigError, match=r"fc1\.weight"):
         spec_of("mlp", (4,), 2, 0, ("fc1.wieght",))
+    for part in ("fc", "fc1.", "", ".", "weight"):
+        with pytest.raises(ConfigError, match="fits no tensor"):
+            spec_of("mlp", (4,), 2, 0, (part,))
     with pytest.raises(ConfigError, match="nothing"):
         spec_of("mlp", (4,), 2, 0, ("*",))
 

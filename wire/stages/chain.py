@@ -20,12 +20,13 @@ from wire.errors import ConfigError, WireError
 from wire.params import Array
 from wire.stages.levels import Levels
 from wire.stages.pack import Pack
+from wire.stages.signs import Signs
 from wire.stages.stage import Local, Shape, Stage, Vector
 from wire.stages.topk import TopK
 
 __all__ = ["STAGES", "Chain"]
 
-STAGES: dict[str, Callable[..., Stage]] = {"topk": TopK, "levels": Levels}
+STAGES: dict[str, Callable[..., Stage]] = {"topk": TopK, "levels": Levels, "signs": Signs}
 
 _U32 = struct.Struct("<I")
 _SIDE_BYTES = 16
@@ -49,7 +50,8 @@ class Chain:
         shapes = [Shape(count)]
         for stage in self.stages:
             if shapes[-1].symbols:
-                raise ConfigError(f"stage {type(stage).__name__} after levels", remedy="put levels last")
+                what = f"stage {type(stage).__name__.lower()} after levels or signs"
+                raise ConfigError(what, remedy="put levels or signs last, and only one of them")
             shapes.append(stage.shape(shapes[-1]))
         return [*shapes, Pack().shape(shapes[-1])]
 

@@ -15,7 +15,7 @@ from coordinator.recipe import load_recipe
 from tests.memory_fleet import MemoryFleet
 
 SMALL = ['model="mlp-8"', "rounds=3", "devices.goal=3", "split.examples=150", "train.epochs=1"]
-LOCAL = ("split.rule=iid", "split.examples=300", "personal.local_only=true", "personal.warm_rounds=1")
+LOCAL = ("split.rule=iid", "split.examples=300", "personal.warm_rounds=1")
 KINDS = ("accuracy_personal", "accuracy_local", "accuracy_global")
 
 

@@ -16,6 +16,8 @@ LEVELS = 'uplink.stages=[{stage="levels",levels=3}]'
 FEEDBACK, PRIVATE = "uplink.feedback=true", "privacy.clip=1.0"
 LONG = 'uplink.stages=[{stage="topk",share=0.1},{stage="levels",levels=2,norm="l2"}]'
 ONE = 'uplink.stages=[{stage="topk",share=0.1},{stage="levels",levels=1}]'
+SIGNS = 'uplink.stages=[{stage="topk",share=0.1},{stage="signs"}]'
+DOWN = TOPK.replace("uplink", "downlink")
 QUPED = "personal={distil=0.5,skip=[]}"
 REFUSED = [
     ([FOLD, WEIGHTS], 'devices.late = "fold" with uplink.kind = "weights"', "undo newer rounds"),
@@ -33,10 +35,21 @@ REFUSED = [
         "only in a linear server step",
     ),
     (["schedule.rule=ascending"], 'schedule without a stage "levels" in uplink.stages', "the schedule sets its levels"),
+    (["schedule.rule=ascending", SIGNS], 'schedule without a stage "levels" in uplink.stages', "the schedule sets"),
+    ([WEIGHTS, SIGNS], 'uplink.kind = "weights" with a stage "signs"', "send deltas"),
     (["schedule.rule=descending", TOPK], 'schedule without a stage "levels" in uplink.stages', "add"),
     ([QUPED, 'train.transforms=[{transform="qat",bits=3}]'], "personal models with train.transforms", "of their own"),
     ([QUPED, 'train.penalty={penalty="kure"}'], "personal models with train.transforms", "of their own"),
     ([QUPED, "trunk=t.npz", 'freeze=["fc1.*"]'], "personal models with a trunk", "drop the trunk"),
+    (
+        [WEIGHTS, TOPK, DOWN],
+        'uplink.kind = "weights" with a top-k and downlink.stages',
+        'send the largest changes (kind = "delta"',
+    ),
+    *(
+        (["task=echo", 'model="vector-9"', method], 'task = "echo" with train.transforms', "trains nothing")
+        for method in ('train.transforms=[{transform="qat",bits=3}]', 'train.penalty={penalty="kure"}', QUPED)
+    ),
     (["trunk=t.npz"], "a trunk without freeze", "name them in freeze"),
     (['uplink.whole=["out.*"]', TOPK], 'uplink.whole with uplink.scope = "update"', 'scope = "tensor"'),
     (
@@ -51,6 +64,18 @@ REFUSED = [
     ),
     ([FEEDBACK, LONG], "uplink.feedback with levels of such noise", "would grow from round to round"),
     ([FEEDBACK, 'uplink.stages=[{stage="levels",levels=1}]'], "uplink.feedback with levels of such noise", "2 levels"),
+    ([FEEDBACK, LEVELS, "schedule.rule=ascending"], "uplink.feedback with levels of such noise", "schedule.least = 2"),
+    (
+        [FEEDBACK, LEVELS, "schedule.rule=descending", "schedule.start=16"],
+        "uplink.feedback with levels of such noise",
+        "schedule.least = 2",
+    ),
+    ([FEEDBACK, ONE.replace("0.1", "0.9")], "uplink.feedback with levels of such noise", "2 levels"),
+    (
+        [FEEDBACK, ONE, "uplink.scope=tensor", 'uplink.whole=["*.bias"]'],
+        "uplink.feedback with levels of such noise",
+        "2 levels",
+    ),
     ([LONG.replace("uplink", "downlink")], "downlink.stages with levels of such noise", "the way down has feedback"),
 ]
 TAKEN = [
@@ -58,7 +83,15 @@ TAKEN = [
     [FEEDBACK, TOPK, 'uplink.scope="tensor"', 'uplink.whole=["first","last","*.bias"]'],
     [FEEDBACK, ONE],
     [LONG],
-    [FEEDBACK, LEVELS, "schedule.rule=ascending", 'freeze=["fc1.weight"]'],
+    [FEEDBACK, LEVELS, "schedule.rule=ascending", "schedule.least=2", 'freeze=["fc1.weight"]'],
+    [FEEDBACK, LEVELS.replace("3", "1"), "schedule.rule=descending", "schedule.least=2", "schedule.start=9"],
+    [FEEDBACK, ONE, "schedule.rule=ascending"],
+    [LEVELS, "schedule.rule=fixed", "schedule.start=2", "privacy.population=0"],
+    [WEIGHTS, TOPK],
+    [WEIGHTS, LEVELS, DOWN],
+    [TOPK, DOWN],
+    [FEEDBACK, SIGNS, SIGNS.replace("uplink", "downlink"), "uplink.scope=tensor"],
+    [PRIVATE, SIGNS],
     [FOLD, TOPK],
     [WEIGHTS, LEVELS, "schedule.rule=descending"],
     [PRIVATE, "privacy.mechanism=tree", "privacy.noise=1.0", "server.optimiser=momentum", LEVELS],
@@ -103,6 +136,10 @@ def test_what_may_be_combined_loads_and_comes_back_from_json(settings):
         (["personal={mix=[1]}"], "personal.mix"),
         (["personal={mix=[{centres=-1}]}"], "centres"),
         (["privacy.noise=1.0"], "privacy.noise = 1.0 without a clip"),
+        (["privacy.population=20"], "privacy.population = 20 without a clip"),
+        (["privacy.mechanism=tree"], "privacy.mechanism = 'tree' without a clip"),
+        ([LEVELS, "schedule.start=9"], 'schedule.start = 9 with rule = "fixed"'),
+        ([LEVELS, "schedule.rate_aware=true"], 'schedule.rate_aware = True with rule = "fixed"'),
         (["evaluate.bits=[1]"], "evaluate.bits"),
         (["evaluate.every=0"], "evaluate.every"),
         (["evaluate.range=best"], "evaluate.range"),

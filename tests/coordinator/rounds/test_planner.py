@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from wire.params import add, params_digest
 from wire.sign import make_key, signer
 from wire.spec import ModelSpec, spec_digest
 
+RISING = ('uplink.stages=[{stage="levels",levels=2}]', "schedule.rule=ascending")
 FOUR_BITS = 'downlink.stages=[{stage="levels",levels=7}]'
 
 
@@ -48,9 +50,9 @@ def change(planner, size):
     return {t.name: np.full(t.shape, size, np.float32) for t in planner.spec.trainable}
 
 
-def journal(planner, asked, device, tensors, examples=1, into=None):
+def journal(planner, asked, device, tensors, examples=1, into=None, **metrics):
     """Puts a device's update into the journal and returns its entry."""
-    header = UpdateHeader(asked.run, asked.round, device, asked.base, asked.kind, examples)
+    header = UpdateHeader(asked.run, asked.round, device, asked.base, asked.kind, examples, metrics)
     data = encode_update(Update(header, tensors), asked, planner.spec)
     counted = Counted(device, asked.round, digest_bytes(data), len(data), examples)
     path = planner.journal(asked.round if into is None else into, counted)
@@ -148,6 +150,36 @@ def test_a_late_update_counts_less_by_the_root_of_its_lateness(planner):
     weight = 6 / (1 + 3) ** 0.5
     for name, value in before.items():
         np.testing.assert_allclose(one.state.model[name] - value, weight / (weight + 6), rtol=1e-5)
+
+
+def with_losses(planner, number, losses):
+    """Folds one update for each (loss, round that it is of)."""
+    asked = plan(planner, number)
+    plans = {round_: replace(asked, round=round_) for _, round_ in losses}
+    counted = [
+        journal(planner, plans[round_], f"dev-{at}", change(planner, 0.0), into=number, loss_before=loss)
+        for at, (loss, round_) in enumerate(losses)
+    ]
+    list(planner.fold(row(planner, number), counted, plans.get))
+
+
+def test_a_late_update_does_not_tell_the_loss_of_this_round_s_model(planner):
+    one = planner("devices.late=fold", *RISING)
+    with_losses(one, 0, [(4.0, 0)])
+    with_losses(one, 1, [(1.0, 1), (100.0, 0)])
+    assert one.levels == 4
+    with_losses(one, 2, [(0.01, 1)])  # nobody told of this round's
+    assert one.levels == 4
+
+
+def test_levels_are_due_by_the_rounds_that_gave_a_model(planner):
+    """Rounds 1 and 3 were abandoned: no model came of them, and no loss."""
+    one = planner(*RISING, "schedule.update_every=2")
+    found = []
+    for number, loss in ((0, 4.0), (2, 1.0), (4, 1.0), (5, 0.25)):
+        with_losses(one, number, [(loss, number)])
+        found.append(one.levels)
+    assert found == [2, 4, 4, 8]
 
 
 def test_snapshots_lead_every_device_to_the_base(planner):

@@ -20,6 +20,7 @@ from tests.wire.messages.samples import (
     MADE,
     PLAN,
     RECEIPT,
+    SIGNS,
     SNAPSHOT,
     SPEC,
     STATE,
@@ -47,6 +48,7 @@ LEVELS, TOPK = {"stage": "levels", "levels": 7}, {"stage": "topk", "share": 0.5}
 PLANS = [
     plan_with(stages, scope) for scope in ("update", "tensor") for stages in ([], [LEVELS], [TOPK], [TOPK, LEVELS])
 ]
+PLANS += [plan_with(SIGNS, scope) for scope in ("update", "tensor")]
 UPDATES = [update_bytes(list(plan.stages), plan.scope) for plan in PLANS]
 AHEAD = replace(DELTA_REF, source=DELTA_REF.target, target="e" * 64)
 STILL = replace(SPEC, trainable=(), frozen=SPEC.trainable)

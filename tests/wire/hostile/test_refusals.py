@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.wire.hostile.mutations import PREFIX_BYTES, resealed, sealed
-from tests.wire.messages.samples import SPEC, plan_with, update_bytes
+from tests.wire.messages.samples import SIGNS, SPEC, plan_with, update_bytes
 from wire.errors import WireError
 from wire.frame import Kind, decode_frame
 from wire.messages.update import MAX_HEADER_BYTES, decode_update, read_header
@@ -18,6 +18,7 @@ STAGES = {
     "plain": [],
     "levels": [{"stage": "levels", "levels": 6}],  # 13 symbols in 4 bits: three bit patterns mean nothing
     "mask": [{"stage": "topk", "share": 0.25}],
+    "signs": SIGNS,
     "odd": [{"stage": "levels", "levels": 25}],
 }
 GOOD = {name: update_bytes(stages) for name, stages in STAGES.items()}
@@ -59,6 +60,10 @@ def scale(value: float) -> Change:
     return at(4 + 4 + 2, struct.pack("<f", value))
 
 
+def signs_scale(value: float) -> Change:
+    return at(4 + 4 + 3 + 4, struct.pack("<f", value))
+
+
 def value(number: float) -> Change:
     return at(4 + 4 + 4 + 4 * 5, struct.pack("<f", number))
 
@@ -98,6 +103,9 @@ WRONG: list[tuple[str, str, Change]] = [
     ("E-SCALE", "levels", scale(float("nan"))),
     ("E-SCALE", "levels", scale(float("inf"))),
     ("E-SCALE", "levels", scale(float("-inf"))),
+    *(("E-SCALE", "signs", signs_scale(float(wrong))) for wrong in ("-1", "nan", "inf", "-inf")),
+    ("E-SHAPE", "signs", payload(lambda old: old[:11] + b"\0\0\0\0" + old[19:])),
+    ("E-LEVELS", "signs", at(4 + 4 + 3 + 4 + 4 + 4 + 4, b"\x10")),
     ("E-INDEX", "mask", side(b"")),
     ("E-INDEX", "mask", side(b"\x07\x0f\x00")),
     ("E-INDEX", "mask", side(b"\x00\x07\x00")),  # too few

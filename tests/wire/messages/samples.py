@@ -16,7 +16,7 @@ from wire.messages.plan import RoundPlan, encode_plan
 from wire.messages.reports import Ask, DeviceState, Receipt, encode_ask, encode_receipt, encode_state
 from wire.messages.rollout import Found, ModelReport, Offer, encode_model_report, encode_offer
 from wire.messages.train import TrainSettings
-from wire.messages.update import Update, UpdateHeader, encode_update
+from wire.messages.update import Update, UpdateHeader, encode_update, update_codec
 from wire.params import Params, params_digest
 from wire.pieces.chunks import encode_chunk
 from wire.spec import ModelSpec, TensorSpec, spec_digest
@@ -42,6 +42,7 @@ PLAN = RoundPlan(
     deadline_s=60.0,
     stages=({"stage": "topk", "share": 0.25}, {"stage": "levels", "levels": 7}),
 )
+SIGNS: list[dict[str, object]] = [{"stage": "topk", "share": 0.25}, {"stage": "signs"}]
 HEADER = UpdateHeader("run-1", 2, "pi-4", params_digest(HELD), "delta", 100, {"loss_after": 0.5, "seconds": 1.25})
 UPDATE = Update(HEADER, STEP)
 STATE = DeviceState("training", 3, "run-1", 2)
@@ -96,6 +97,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "frame": lambda: encode_frame(Kind.JOB, {"b": [1, 2.5, "é"], "a": None}, b"\x01\x02\x03"),
     "plan": lambda: encode_plan(PLAN),
     "update": update_bytes,
+    "signs": lambda: update_codec(plan_with(SIGNS), SPEC).encode(STEP),
     "snapshot": lambda: snapshot_blob(HELD, SPEC)[1],
     "delta": lambda: delta_blob(WANTED, HELD, SPEC, DOWN, (7, "down"))[1],
     "state": lambda: encode_state(STATE),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.messages.golden import GOLDEN
-from tests.wire.messages.samples import HEADER, MADE, PLAN, SPEC, STEP, UPDATE, plan_with, update_bytes
+from tests.wire.messages.samples import HEADER, MADE, PLAN, SIGNS, SPEC, STEP, UPDATE, plan_with, update_bytes
 from wire.errors import WireError
 from wire.frame import Kind, decode_frame, encode_frame
 from wire.messages.update import (
@@ -70,6 +70,14 @@ def test_golden_bytes():
     step = np.float32(2) / np.float32(7)
     assert tensors["w"].reshape(-1).tolist() == [-3 * step, -3 * step] + [0] * 9 + [3 * step]
     assert tensors["b"].tolist() == [0, 0, 0, 2]
+
+
+def test_golden_signs():
+    assert MADE["signs"]().hex() == GOLDEN["signs"]
+    tensors = update_codec(plan_with(SIGNS), SPEC).decode(memoryview(bytes.fromhex(GOLDEN["signs"])))
+    scale = float(np.float32((1 + float(STEP["w"][0, 1] * -1) + 1 + 2) / 4))
+    assert tensors["w"].reshape(-1).tolist() == [-scale, -scale] + [0] * 9 + [scale]
+    assert tensors["b"].tolist() == [0, 0, 0, scale]
 
 
 def test_the_bits_are_named_by_seed_round_and_device():

@@ -16,12 +16,17 @@ TOPK = st.fixed_dictionaries({"stage": st.just("topk"), "share": st.floats(0.01,
 LEVELS = st.fixed_dictionaries(
     {"stage": st.just("levels"), "levels": st.integers(1, 65535), "norm": st.sampled_from(["max", "l2"])}
 )
-SETTINGS = st.tuples(st.lists(TOPK, max_size=2), st.lists(LEVELS, max_size=1)).map(lambda two: [*two[0], *two[1]])
+SIGNS = st.just({"stage": "signs"})
+SETTINGS = st.tuples(st.lists(TOPK, max_size=2), st.lists(LEVELS | SIGNS, max_size=1)).map(
+    lambda two: [*two[0], *two[1]]
+)
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400)
 ANYTHING = SCALAR | st.lists(SCALAR, max_size=2) | st.dictionaries(st.text(max_size=3), SCALAR, max_size=2)
 NAMES = st.sampled_from(["stage", "levels", "norm", "share", "by", "self"])
 HOSTILE = st.lists(
-    st.dictionaries(NAMES, ANYTHING | st.sampled_from(["topk", "levels", "weights", "l2", 7, 0.5]), max_size=4),
+    st.dictionaries(
+        NAMES, ANYTHING | st.sampled_from(["topk", "levels", "signs", "weights", "l2", 7, 0.5]), max_size=4
+    ),
     max_size=4,
 )
 
@@ -72,6 +77,11 @@ def test_hostile_settings_make_a_chain_or_a_config_error(settings):
         [{"stage": "levels", "levels": 7, "self": 1}],
         [{"stage": "levels", "levels": 7}, {"stage": "levels", "levels": 7}],
         [{"stage": "levels", "levels": 7}, {"stage": "topk", "share": 0.5}],
+        [{"stage": "levels", "levels": 7}, {"stage": "signs"}],
+        [{"stage": "signs"}, {"stage": "levels", "levels": 7}],
+        [{"stage": "signs"}, {"stage": "signs"}],
+        [{"stage": "signs"}, {"stage": "topk", "share": 0.5}],
+        [{"stage": "signs", "levels": 1}],
         [{"stage": "topk", "share": float("nan")}],
         [{"stage": "topk", "share": True}],
         [{"stage": "topk", "share": [[0.5]]}],

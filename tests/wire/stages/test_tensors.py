@@ -21,7 +21,9 @@ from wire.stages.tensors import SCOPES, Codec
 
 ROOT = Path(__file__).parents[3]
 SEVEN = [{"stage": "levels", "levels": 7}]
-CHAINS = [[], SEVEN, [{"stage": "topk", "share": 0.3}], [{"stage": "topk", "share": 0.3}, *SEVEN]]
+SIGNS = [{"stage": "signs"}]
+THIRD = [{"stage": "topk", "share": 0.3}]
+CHAINS = [[], SEVEN, SIGNS, THIRD, [*THIRD, *SEVEN], [*THIRD, *SIGNS]]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
