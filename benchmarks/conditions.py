@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["conditions"]
 
 ROOT = Path(__file__).parent.parent
+_NO_CODE = (":(exclude)benchmarks/results", ":(exclude)docs", ":(exclude)*.md")  # results are stored as they come
 
 
 def conditions() -> dict[str, Any]:
@@ -35,8 +36,9 @@ def conditions() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
+    """Returns the commit, and whether any file but results and documents is other than there."""
     head = _said("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
-    changed = _said("git", "-C", str(ROOT), "status", "--porcelain")
+    changed = _said("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", *_NO_CODE)
     return f"{head} with changes" if head and changed else head
 
 

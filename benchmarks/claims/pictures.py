@@ -25,7 +25,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 _BITS = (2, 3, 4, 5, 6, 8)
 _FULL = 9  # where full precision stands, right of 8 bits
 _ROBUST = {"fedavg": "FedAvg", "kure": "KURE", "apqn3": "APQN-3", "qat3": "QAT-3", "mqat28": "MQAT 2-8"}
-_NETS = {"fz-leaf-": "LEAF CNN, 6.6 M parameters", "fz-cnn-": "CNN 32-64"}
+_NETS = {"fz-leaf-": "LEAF CNN", "fz-cnn-": "CNN 32-64"}
 
 Point = tuple[float, float, float]
 Series = dict[str, list[Point]]
@@ -42,12 +42,14 @@ def robustness(store: Store) -> Series:
 
 
 def freezings(store: Store) -> Series:
-    """Returns, by net: trainable share, mean accuracy, spread."""
+    """Returns, by net and its number of parameters: trainable share, mean accuracy, spread."""
     found: Series = {}
     for prefix, label in _NETS.items():
-        runs = [_figures(store, name) for name in METHODS.trials if name.startswith(prefix) and "-tune-" not in name]
-        points = [(each[0]["params"] / each[0]["params_with_frozen"], *_over(each, plateau)) for each in runs if each]
-        found[label] = sorted(points)
+        stored = [_figures(store, name) for name in METHODS.trials if name.startswith(prefix) and "-tune-" not in name]
+        runs = [each for each in stored if each]
+        points = [(each[0]["params"] / each[0]["params_with_frozen"], *_over(each, plateau)) for each in runs]
+        size = f", {runs[0][0]['params_with_frozen']:,} parameters" if runs else ""
+        found[label + size] = sorted(points)
     return found
 
 

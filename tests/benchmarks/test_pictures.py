@@ -38,10 +38,10 @@ def test_bits_stand_beside_full_precision(store):
 
 
 def test_freezings_stand_by_their_share(store):
-    keep(store, "fz-leaf-full", 1, evaluated=measured(0.9), params=100, params_with_frozen=100)
-    keep(store, "fz-leaf-largest", 1, evaluated=measured(0.88), params=4, params_with_frozen=100)
+    keep(store, "fz-leaf-full", 1, evaluated=measured(0.9), params=12_000, params_with_frozen=12_000)
+    keep(store, "fz-leaf-largest", 1, evaluated=measured(0.88), params=480, params_with_frozen=12_000)
     keep(store, "fz-leaf-full-tune-0.05", 1, evaluated=measured(0.1), params=100, params_with_frozen=100)
     assert freezings(store) == {
-        "LEAF CNN, 6.6 M parameters": [(0.04, pytest.approx(88.0), 0.0), (1.0, pytest.approx(90.0), 0.0)],
+        "LEAF CNN, 12,000 parameters": [(0.04, pytest.approx(88.0), 0.0), (1.0, pytest.approx(90.0), 0.0)],
         "CNN 32-64": [],
     }

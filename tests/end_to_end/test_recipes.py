@@ -8,26 +8,14 @@ import time
 import pytest
 
 from coordinator.home import open_home
-from coordinator.recipe import load_recipe, recipe_names
+from coordinator.recipe import recipe_names
 from tests.conftest import started
 from tests.end_to_end.fleet import COORDINATOR, fleet, undisturbed_model
+from tests.small_recipes import small_recipe
 from wire.errors import ConfigError, StateError
 
 WAIT_S = 120.0
 EVERY_DAY = {"combined"}  # about 30 s each
-SMALL = {
-    "echo": ['model="vector-500"'],
-    "combined": ['task="digits"', 'model="mlp-32-16"', "split.rule=iid"],
-    "fedpt": ['task="digits"', 'model="mlp-32-16"'],
-    "fedpt-private": ['model="mlp-32-32"'],
-    "quped": ["personal.mix=[{centres=0},{centres=2,arch='mlp-12-12'}]", "personal.warm_rounds=1", "split.rule=iid"],
-    "zerofl": ['task="digits"', 'model="cnn-4-6"'],
-}
-
-
-def small(name):
-    """Returns the recipe with two devices, a fifth of the digits, and three rounds."""
-    return load_recipe(name, ["devices.goal=2", "rounds=3", "split.examples=300", *SMALL.get(name, ())])
 
 
 def names():
@@ -55,7 +43,7 @@ def kill_and_resume(running, name):
 
 @pytest.mark.parametrize("name", names())
 def test_killed_and_resumed_it_ends_with_the_model_of_one_process(name, tmp_path):
-    wanted = small(name)
+    wanted = small_recipe(name)
     started("mosquitto", tmp_path / "probe").stop()
     with fleet("mosquitto", tmp_path / "fleet", wanted, name=f"twin-{name}") as running:
         until(running, lambda: phases(running).get(0) == "published")
@@ -74,12 +62,12 @@ def test_killed_and_resumed_it_ends_with_the_model_of_one_process(name, tmp_path
 @pytest.mark.parametrize("name", ["Twin", "a b", "../twin", "x" * 33])
 def test_a_run_s_name_is_one_that_a_plan_can_carry(name, tmp_path):
     with open_home(tmp_path) as home, pytest.raises(ConfigError, match="run name"):
-        home.new_run(small("echo"), name=name)
+        home.new_run(small_recipe("echo"), name=name)
 
 
 def test_a_run_s_name_is_used_once(tmp_path):
     """Two runs of one name and one key would have the same noise."""
     with open_home(tmp_path) as home:
-        assert home.new_run(small("echo"), name="twin") == "twin"
+        assert home.new_run(small_recipe("echo"), name="twin") == "twin"
         with pytest.raises(StateError, match="there is a run 'twin'"):
-            home.new_run(small("echo"), name="twin")
+            home.new_run(small_recipe("echo"), name="twin")

@@ -16,12 +16,15 @@ from coordinator.learning.checkpoint import ServerState, load_state, save_state
 from coordinator.learning.optimiser import server_step
 from coordinator.recipe import load_recipe
 from coordinator.recipes.sections import Server
+from edge_agent.training import trainer
 from edge_agent.training.trainer import fit
-from models.archs import spec_of
+from models import archs
+from models.archs import Arch, spec_of
 from models.data import load as load_data
 from models.init import frozen, initial
+from models.layouts import conv, dense
 from models.measure import measure
-from models.nets import build, load
+from models.nets import build, dump, load
 from tests.edge_agent.boards import plan
 from tests.memory_fleet import MemoryFleet
 from wire.errors import ConfigError
@@ -70,6 +73,24 @@ def test_rules(rule, frozen_names):
     assert ModelSpec.from_json(spec.to_json()) == spec
 
 
+def emnist_net(shape, outputs, args):
+    """Lists the EMNIST net of the public research code: 3x3 convolutions of 32 and 64 without padding, a pool, 128."""
+    return (*conv("conv1", 1, 32, 3, 3), *conv("conv2", 32, 64, 3, 3), *dense("fc1", 64 * 12 * 12, 128),
+            *dense("out", 128, outputs))  # fmt: skip
+
+
+@pytest.mark.parametrize(("freeze", "count", "ratio"), [("fc1.*", 26_814, 45.0), ("fc1.weight", 26_942, 44.8)])
+def test_bytes_of_the_net_of_1206590_parameters(monkeypatch, freeze, count, ratio):
+    """The near-46 times of the note; the net is none of the built-in ones, which all pad."""
+    monkeypatch.setitem(archs._BUILT_IN, "emnist", Arch(tensors=emnist_net))
+    full, part = (spec_of("emnist", (1, 28, 28), 62, 1, rule) for rule in ((), (freeze,)))
+    assert (full.count, part.count) == (1_206_590, count)
+    assert full.count / part.count == pytest.approx(ratio, abs=0.05)
+    for size in (update_size, snapshot_size):
+        sizes = [size(spec) for spec in (full, part)]
+        assert sizes[0] / sizes[1] == pytest.approx(full.count / part.count, rel=0.01)
+
+
 def test_largest_is_the_first_of_equals():
     spec = spec_of("mlp-8-8-8", (1, 2, 2), 8, 1, ["largest"])
     assert [tensor.name for tensor in spec.frozen] == ["fc2.weight"]
@@ -80,10 +101,6 @@ def test_a_rule_that_fits_nothing_or_everything_is_refused():
         leaf("dense*")
     with pytest.raises(ConfigError, match="leaves nothing"):
         leaf("*")
-
-
-def test_nothing_frozen_is_plain_averaging(tmp_path):
-    assert run(tmp_path / "a", "freeze=[]")[0] == run(tmp_path / "b")[0]
 
 
 def all_frozen():
@@ -125,8 +142,8 @@ def test_bytes_fall_as_the_parameters_that_are_trained(freeze, ratio):
     full, part = leaf(), leaf(*freeze)
     assert full.count == 1_690_046
     assert full.count / part.count == pytest.approx(ratio, abs=0.05)
-    for down in (False, True):
-        sizes = [len(snapshot_blob(initial(s), s)[1]) if down else update_size(s) for s in (full, part)]
+    for size in (update_size, snapshot_size):
+        sizes = [size(spec) for spec in (full, part)]
         assert sizes[0] / sizes[1] == pytest.approx(full.count / part.count, rel=0.01)
 
 
@@ -135,6 +152,10 @@ def update_size(spec):
     metrics = {"loss_before": 2.3, "loss_after": 1.1, "seconds": 12.3456, "cpu_s": 12.1234, "down_bytes": 130000}
     header = UpdateHeader("run-1", 0, "dev-1", asked.base, "delta", 418, metrics)
     return len(encode_update(Update(header, initial(spec)), asked, spec))
+
+
+def snapshot_size(spec):
+    return len(snapshot_blob(initial(spec), spec)[1])
 
 
 def test_largest_of_the_task_s_net_is_28_8_times_fewer():
@@ -189,18 +210,46 @@ def test_training_leaves_frozen_tensors_without_gradient_or_speed():
     assert all(own[tensor.name].grad is not None for tensor in spec.trainable)
 
 
+def test_frozen_values_are_the_same_after_all_rounds_of_a_fleet(tmp_path, monkeypatch):
+    """In every net of every round, after it trained. Decay would shrink them."""
+    made = []
+    monkeypatch.setattr(trainer, "build", lambda *of: made.append(build(*of)) or made[-1])
+    _, _, planner = run(tmp_path, 'freeze=["fc1.*","out.weight"]', "train.decay=0.1", "train.momentum=0.9")
+    names = [tensor.name for tensor in planner.spec.frozen]
+    assert len(made) == 3 * 2
+    assert {params_digest(dump(net, names)) for net in made} == {params_digest(frozen(planner.spec))}
+
+
 def test_a_frozen_run_learns_and_another_seed_s_frozen_values_do_not_fit(tmp_path):
-    """The checkpoint is what is trained and the seed: with a wrong seed the same values are worth nothing."""
+    """The checkpoint is what is trained and the seed: with a wrong seed the same values are worth nothing.
+
+    Twenty wrong seeds gave 0.04 to 0.15, 0.094 on average, with a deviation of 0.03: chance, for ten classes.
+    """
     recipe = ['model="mlp-64"', 'freeze=["fc1.weight"]', "rounds=4", "split.examples=0"]
     _, _, planner = run(tmp_path, *recipe)
     model, data = planner.state.model, load_data("digits", "test")
     found = []
-    for seed in (1, 2):
+    for seed in range(1, 7):
         net = build(replace(planner.spec, seed=seed))
         load(net, model)
         found.append(measure(net, data)["accuracy"])
     assert found[0] > 0.8
-    assert found[1] < 0.35
+    assert max(found[1:]) < 0.2
+    assert np.mean(found[1:]) < 0.15
+
+
+def test_frozen_zeros_give_chance_where_seeded_values_learn():
+    """Nothing of the input passes a layer of zeros: whatever is trained, every answer is the same class."""
+    spec, data = spec_of("mlp-32-32", (1, 8, 8), 10, 1, ["fc2.weight"]), load_data("digits", "test")
+    still = frozen(spec)
+    settings = TrainSettings("digits", epochs=4, batch=16, rate=0.1, momentum=0.9)
+    found = []
+    for kept in (still, {name: np.zeros_like(values) for name, values in still.items()}):
+        net = build(spec, kept)
+        load(net, fit(initial(spec), spec, load_data("digits", "train"), settings, (1, 0, "dev-1"), still=kept).params)
+        found.append(measure(net, data)["accuracy"])
+    assert found[0] > 0.8
+    assert any(found[1] == pytest.approx(share) for share in np.bincount(data.y) / len(data))
 
 
 def test_server_state_of_frozen_tensors_takes_no_room(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,15 @@ def interrupted(ordered: Order, number: int, collecting: bool = True) -> None:
     raise RuntimeError(f"round {number} was never seen half done")
 
 
-def of_memory_fleet(ordered: Order, folder: Path) -> dict[str, Any]:
-    """Returns the figures of the same recipe with live agents beside each other, see tests/memory_fleet.py."""
+def of_memory_fleet(ordered: Order, folder: Path, twin: Path | None = None) -> dict[str, Any]:
+    """Returns the figures of the same recipe with live agents beside each other, see tests/memory_fleet.py.
+
+    With `twin`, the folder of a simulated run, it has that run's key and name, which name the noise of private runs.
+    """
+    (folder / "home").mkdir(parents=True)
+    if twin:
+        shutil.copy(twin.parents[1] / "round.key", folder / "home")
     with open_home(folder / "home") as home:
-        run = home.new_run(ordered.recipe)
+        run = home.new_run(ordered.recipe, name=twin.name if twin else "")
         MemoryFleet(home, run, folder, ordered.recipe, name="device-{at:02d}").finish()
         return figures_of(home.database.ledger(run))

@@ -7,9 +7,11 @@ import pytest
 
 from coordinator.front.report import figures_of
 from coordinator.home import Home
+from coordinator.recipe import recipe_names
 from coordinator.state.database import open_database
-from simulation.run import left_order, simulate
+from simulation.run import Order, left_order, simulate
 from tests.simulation.orders import Stopped, echoes, interrupted, of_memory_fleet, order
+from tests.small_recipes import small_recipe
 from wire.errors import ConfigError
 
 
@@ -27,6 +29,16 @@ def test_the_model_is_that_of_live_agents_and_so_are_the_bytes(tmp_path, recipe)
     assert found["bytes_down"] == pytest.approx(live["bytes_down"], rel=0.01)  # the fleets' names differ by a letter
     said = 4 * 450  # a live agent tells what it is, once
     assert live["bytes_up"] - said < found["bytes_up"] < live["bytes_up"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_ends_with_the_model_of_live_agents(tmp_path, name):
+    """These are compared with real processes over mosquitto in tests/end_to_end/test_recipes.py."""
+    ordered = Order(small_recipe(name), tmp_path / "one")
+    found = simulate(ordered)
+    live = of_memory_fleet(ordered, tmp_path / "two", twin=Path(found["run_dir"]))
+    assert (found["status"], found["rounds"]) == ("done", 3)
+    assert found["model_digest"] == live["model_digest"]
 
 
 def test_the_ledger_says_that_it_was_a_simulation(tmp_path):

@@ -91,8 +91,8 @@ _AGAINST = (("8bit", "8 bits", 0.55, 4), ("float", "float", 0.2, 4), ("4bit", "4
 CLAIMS = (
     Claim("aq-levels-grow", f"{_NOTE} 6", 0, "levels of the last round, from 2 on, setting a",
           ("aq-a-rise2",), lambda seed: seed["aq-a-rise2"]["levels_by_round"][-1], at_least(30), "levels"),
-    *(Claim(f"aq-{net}-against-{other}", f"{_NOTE} 7", row, f"uplink to the loss over that of {text}, setting {net},"
-            " the worse of loss 0.1 and 0.02",
+    *(Claim(f"aq-{net}-against-{other}", f"{_NOTE} 7 in part", row, f"uplink to the loss over that of {text},"
+            f" setting {net}, the worse of loss 0.1 and 0.02",
             (f"aq-{net}-rise2", f"aq-{net}-{other}"), _saving(net, other), at_most(bound), "times")
       for net in _NETS for other, text, bound, row in _AGAINST),
     *(Claim(f"aq-{net}-accuracy", f"{_NOTE} 8", 4, f"final accuracy against float, either way, setting {net}",

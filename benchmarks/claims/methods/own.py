@@ -94,7 +94,8 @@ _NOTE = "quped, claim"
 CLAIMS = (
     Claim("qp-distance", f"{_NOTE} 8", 0, "2 bits: distance of weights to centres at the ramp's end over its start",
           ("qp-2bit",), _distance, at_most(0.5), "times"),
-    Claim("qp-jump", f"{_NOTE} 8", 0, "2 bits: accuracy lost when the weights are fixed at their centres",
+    Claim("qp-jump", f"{_NOTE} 8 in part", 0, "2 bits: accuracy lost when the weights are fixed at their centres (that"
+          " it shrinks with the distance is not measured)",
           ("qp-2bit",), _jump, at_most(2)),
     Claim("qp-learned-1bit", f"{_NOTE} 9", 7, "1 bit: learned over fixed centres",
           ("qp-1bit", "qp-1bit-fixed"), _gap("1bit", "1bit-fixed"), at_least(3)),

@@ -128,7 +128,8 @@ CLAIMS = (
           _named("fedavg", "apqn2"), _price("apqn2"), at_least(20)),
     Claim("qr-qat2-breaks", f"{_NOTE} 9", 0, "damage of QAT-2 with a min-max step, at full precision",
           _named("fedavg", "qat2"), _price("qat2"), at_least(20)),
-    Claim("qr-iid", f"{_NOTE} 10", 0, "the least gain of KURE, APQN-3 and MQAT {3..8} over FedAvg at 3 bits, iid split",
+    Claim("qr-iid", f"{_NOTE} 10 in part", 0, "the least gain of KURE, APQN-3 and MQAT {3..8} over FedAvg at 3"
+          " bits, iid split",
           tuple(f"qr-iid-{name}" for name in _IID),
           lambda seed: min(_gain(name, "qr-iid")(seed) for name in _IID[1:]), at_least(0)),
     Claim("qr-wide-2bit", f"{_NOTE} 6.1", 3, "wide net, MQAT {2..8} with least-squares steps: 2 bits below full"

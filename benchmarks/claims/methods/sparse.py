@@ -117,7 +117,8 @@ CLAIMS = (
     *(Claim(f"zf-{sp}-ratio-0", f"{_NOTE} T2", 6, f"{sp} %: mask ratio 0.1 over mask ratio 0 (top-k weights)",
             _of(sp, "weights-10", "weights-0"), _gap(f"zf-{sp}-weights-10", f"zf-{sp}-weights-0"), at_least(2))
       for sp in _BOTH),
-    *(Claim(f"zf-{sp}-{rule}-0", f"{_NOTE} T2", 6, f"{sp} %: {rule}, mask ratio 0.2 over mask ratio 0",
+    *(Claim(f"zf-{sp}-{rule}-0", "zerofl, beside T2", 6, f"{sp} %: {rule}, mask ratio 0.2 (T2 has 0.1) over mask"
+            " ratio 0",
             _of(sp, f"{rule}-20", f"{rule}-0"), _gap(f"zf-{sp}-{rule}-20", f"zf-{sp}-{rule}-0"), at_least(2))
       for sp in _BOTH for rule in ("diff-on-top", "top-diff")),
     *(Claim(f"zf-{sp}-unmasked", f"{_NOTE} T5", 6, f"{sp} %: lost when evaluated with all weights", _of(sp, "plain"),
