@@ -20,6 +20,7 @@ from export.ladder.golden import golden_blob
 from export.ladder.nested import bundled
 from export.ladder.source import Judged, Source, judged
 from export.proof.clocks import race
+from export.proof.memory import memory_of
 from export.refused import ExportError
 from export.sessions import answers, open_session
 from export.variant import computed, twin, widths
@@ -123,7 +124,7 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
         "latency_ratio": found.latency.ratio,
         "load_ms": found.load.first_ms,
         "load_ratio": found.load.ratio,
-        "memory_bytes": None,
+        "memory_bytes": memory_of(data, source.checks),
         "max_difference": found.max_difference,
         "agreement": found.agreement,
         "bundle": "",

@@ -15,7 +15,7 @@ from wire.pieces.assembly import write_whole
 __all__ = ["Report", "draw", "markdown", "write_report"]
 
 Report = Mapping[str, Any]
-_HEAD = ("variant", "bits", "bytes", "of float", "accuracy", "lost", "latency", "of float", "load", "ranges")
+_HEAD = ("variant", "bits", "bytes", "of float", "accuracy", "lost", "latency", "of float", "load", "memory", "ranges")
 _PANELS = (("accuracy", "accuracy"), ("latency_ms", "latency, ms"))
 _NAME = "report"
 _OLDEST = "1.16"
@@ -121,6 +121,7 @@ def _row(one: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[str, ...]:
         _ms(one["latency_ms"]),
         "unknown" if one["latency_ratio"] is None else f"{one['latency_ratio']:.2f}",
         _ms(one["load_ms"]),
+        "unknown" if one["memory_bytes"] is None else f"{one['memory_bytes'] / 1e6:.1f} MB",
         str(one["ranges"]),
     )
 
