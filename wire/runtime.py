@@ -11,8 +11,6 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from wire.pipe import reset_peak_memory
-
 __all__ = ["empty_runtime", "load_runtime"]
 
 
@@ -30,6 +28,8 @@ def empty_runtime() -> tuple[int, str]:
     What a model takes is that peak less these bytes.
     """
     import numpy as np  # noqa: PLC0415
+
+    from wire.pipe import reset_peak_memory  # noqa: PLC0415
 
     load_runtime()
     np.ones((8, 8), np.float32) @ np.ones((8, 8), np.float32)
