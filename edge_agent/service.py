@@ -44,7 +44,7 @@ _OURS = {  # what an agent writes, by the folder that it writes it to
     "models/b": re.compile(r"model\.onnx|facts\.json|healthy|\..*\.tmp"),
     "models/store": re.compile(r"[0-9a-f]{64}(\.[a-z]+)?|\..*\.tmp"),
     "models": re.compile(
-        r"(pointer|floors|outcome|findings|rolled-back)\.json|failures|models\.lock|bench\.wish|\..*\.tmp"
+        r"(pointer|floors|outcome|findings|rolled-back)\.json|failures|models\.lock|bench\.(wish|json)|\..*\.tmp"
     ),
     "": re.compile(r"standing\.(json|damaged)|\.standing\..*\.tmp"),
 }

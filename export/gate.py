@@ -37,8 +37,8 @@ _RELATIVE = 1e-5
 class GateResult:
     """What was measured of a file that passed. Ratios are over the float model, times in milliseconds.
 
-    `max_difference` and `agreement` (share of inputs with the same class on top) are against `reference`, `ties` the
-    inputs that were left out of the comparison of classes.
+    `max_difference` and `agreement` (share of inputs with the same class on top, None with one output) are against
+    `reference`, `ties` the inputs that were left out of the comparison of classes.
     """
 
     profile: str
@@ -47,7 +47,7 @@ class GateResult:
     operators: dict[str, int]
     max_difference: float
     tolerance: float
-    agreement: float
+    agreement: float | None
     ties: int
     load: Race
     latency: Race
@@ -94,7 +94,7 @@ def check(
         operators=operators,
         max_difference=float(np.abs(found - reference).max()),
         tolerance=tolerance,
-        agreement=float((found.argmax(1) == reference.argmax(1)).mean()),
+        agreement=float((found.argmax(1) == reference.argmax(1)).mean()) if found.shape[1] > 1 else None,
         ties=int(ties.sum()),
         load=race(lambda: open_session(data), lambda: open_session(plain), min(rounds, 3)),
         latency=race(lambda: answers(session, one), lambda: answers(base, one), rounds, calls=5),

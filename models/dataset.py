@@ -13,22 +13,28 @@ from wire.errors import DataError
 __all__ = ["Dataset", "Index", "checked"]
 
 Index = npt.NDArray[np.int64]
+_LONGEST_TEXT = 500  # a manifest takes 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples: x float32 of shape (examples, *input), y the labels from 0, subject who each one is from."""
+    """Examples: x float32 of shape (examples, *input), y the labels from 0, subject who each one is from.
+
+    `preprocessing` says in words what was done to raw values, as "values / 255": an application has to do the same.
+    """
 
     x: npt.NDArray[np.float32]
     y: Index
     subject: Index | None = None
+    preprocessing: str = ""
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, index: Index) -> Dataset:
         """Returns the examples at these places."""
-        return Dataset(self.x[index], self.y[index], None if self.subject is None else self.subject[index])
+        subject = None if self.subject is None else self.subject[index]
+        return Dataset(self.x[index], self.y[index], subject, self.preprocessing)
 
     def spread(self, most: int) -> Dataset:
         """Returns all examples, or `most` of them at even distances: files may be sorted by their labels."""
@@ -50,7 +56,12 @@ def checked(data: Dataset, place: str, outputs: int | None = None) -> Dataset:
             remedy="give at least one example, and every example one of each",
         )
     _check_labels(y, place, outputs)
-    return Dataset(_finite(x, place), y, subject)
+    if not isinstance(data.preprocessing, str) or len(data.preprocessing) > _LONGEST_TEXT:
+        raise DataError(
+            f"{place}: preprocessing is {data.preprocessing!r:.60}",
+            remedy=f"say in at most {_LONGEST_TEXT} characters what was done to raw values, or nothing",
+        )
+    return Dataset(_finite(x, place), y, subject, data.preprocessing)
 
 
 def _whole(values: Any, name: str, place: str) -> Index:

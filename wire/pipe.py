@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import struct
@@ -22,11 +23,22 @@ from typing import Any, BinaryIO
 from wire.errors import StateError, WireError
 from wire.frame import Frame, Kind, decode_frame, encode_frame
 
-__all__ = ["Child", "Errand", "die_with_parent", "give_way", "python", "python_module", "serve_pipe"]
+__all__ = [
+    "Child",
+    "Errand",
+    "die_with_parent",
+    "give_way",
+    "peak_memory",
+    "python",
+    "python_module",
+    "reset_peak_memory",
+    "serve_pipe",
+]
 
 _LENGTHS = struct.Struct("<8xIQ")
 _PREFIX_BYTES, _CRC_BYTES = _LENGTHS.size, 4
 _PR_SET_PDEATHSIG = 1
+_RESET_PEAK = "5"
 
 
 def python(code: str, *words: str) -> list[str]:
@@ -183,6 +195,27 @@ def give_way(first_to_go: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(first_to_go))
     except OSError as exc:
         print(f"event=oom-score reason={exc.strerror!r}", file=sys.stderr)
+
+
+def reset_peak_memory(root: Path = Path("/")) -> str:
+    """Starts the peak anew where the kernel lets us, and returns the name of the counter to read later."""
+    try:
+        (root / "proc/self/clear_refs").write_text(_RESET_PEAK)
+    except OSError:
+        return "ru_maxrss"
+    return "VmHWM"
+
+
+def peak_memory(source: str, root: Path = Path("/")) -> int | None:
+    """Returns bytes: VmHWM since the reset, or the peak since the process began if it could not be reset."""
+    if source == "ru_maxrss":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        lines = (root / "proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else None
 
 
 def serve_pipe(kind: Kind) -> Iterator[tuple[Frame, BinaryIO]]:

@@ -11,8 +11,8 @@
 A roll-out that is over is still told what becomes of its devices: a late one may take the model after all, and who
 had it may go back. Nothing moves for that, and an outcome stays what it was.
 
-A device whose policy allows no variant (`unfit`), or whose owner pinned another model (`pinned`), is no failure and in
-nobody's way: the next device takes its place in the stage.
+A device whose policy allows no variant, or whose memory none fits (`unfit`), or whose owner pinned another model
+(`pinned`), is no failure and in nobody's way: the next device takes its place in the stage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["OVER", "PASS_OVER", "STAGES", "Member", "Rollout", "begun", "hear", 
 STAGES = ("canary", "third", "all")
 OVER = ("done", "stopped", "aborted")
 PASS_OVER = ("late", "failed")
-_UNFIT_CODE = "E-MODEL-POLICY"
+_NOT_ALLOWED, _NO_MEMORY, _OWN_FAULT = "E-MODEL-POLICY", "E-MEMORY", "E-MODEL-"
 _MOST_CHANGES = 200
 _FEWEST_ENDS, _FAILED_SHARE = 2, 3
 
@@ -145,12 +145,18 @@ def _after(member: Member, report: ModelReport, rollout: Rollout) -> Member:
 
 def _outcome(report: ModelReport, version: int) -> str:
     if report.phase == "refused":
-        return "unfit" if report.code == _UNFIT_CODE else "failed"
+        return "unfit" if _is_unfit(report) else "failed"
     if report.phase == "rolled-back":
         return "failed"
     if version == report.healthy == report.active:
         return "healthy"
     return "pinned" if report.phase == "pinned" else ""
+
+
+def _is_unfit(report: ModelReport) -> bool:
+    """Tells whether a board is too small for what was offered, or allows none; not if a variant broke there."""
+    broken = any(one.why.startswith(_OWN_FAULT) for one in report.found)
+    return report.code == _NOT_ALLOWED or (report.code == _NO_MEMORY and not broken)
 
 
 def _too_many_failed(rollout: Rollout) -> str:

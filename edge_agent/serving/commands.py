@@ -14,23 +14,15 @@ from edge_agent.config import AgentConfig
 from edge_agent.gate import free_memory_bytes
 from edge_agent.info import runtime_version
 from edge_agent.serving.accept import stored_manifest
-from edge_agent.serving.offers import FOLDER, WISH
-from edge_agent.serving.outcome import (
-    Outcome,
-    Shelf,
-    basis_of,
-    load_findings,
-    load_outcome,
-    model_report,
-    save_outcome,
-    stamp_of,
-)
+from edge_agent.serving.offers import FOLDER
+from edge_agent.serving.outcome import Outcome, Shelf, basis_of, load_outcome, model_report, save_outcome
 from edge_agent.serving.policy import Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
 from edge_agent.serving.slots import Slot, alone, go_back, pin, read_pointer, read_slot
+from edge_agent.serving.trial.findings import load_failures
+from edge_agent.serving.trial.measuring import WISH, ask, take_answer
 from wire.errors import DataError, StateError
 from wire.messages.manifest import Manifest, Variant
-from wire.messages.rollout import Found
 
 __all__ = ["bench", "infer", "pin_version", "roll_back", "show_models", "shown"]
 
@@ -72,15 +64,12 @@ def infer(config: AgentConfig, path: Path) -> dict[str, Any]:
 
 
 def bench(config: AgentConfig, running: bool, wait_s: float, clock: Callable[[], float]) -> dict[str, Any]:
-    """Returns figures of the offered variants: of all of them from a running agent, else of those that are here."""
+    """Returns figures of the offered variants, measured now: of all by a running agent, else of those that are here."""
     folder = _folder(config)
     if running:
-        _have_measured(folder, wait_s, clock)
-        outcome = load_outcome(folder)
-        serving = Shelf.look(folder).serving
-        return _figures(serving.facts["why"] if serving else "", outcome.found, outcome.version)
+        return _have_measured(folder, wait_s, clock)
     manifest, digest = _manifest_here(folder)
-    findings = {name: found for name, (found, _) in load_findings(folder, digest, basis_of(config)).items()}
+    findings = {name: found for name, (found, _) in load_failures(folder, digest, basis_of(config)).items()}
     for variant in manifest.variants:
         path = _file_of(folder, variant)
         if path is not None:
@@ -89,7 +78,7 @@ def bench(config: AgentConfig, running: bool, wait_s: float, clock: Callable[[],
             findings[variant.name] = _measured(header, clock)
     runtime = runtime_version() or "0"
     choice = choose(manifest.variants, findings, config.model, free_memory_bytes(), runtime)
-    return _figures(choice.why, choice.found, manifest.version)
+    return {"version": manifest.version, "why": choice.why, "variants": [asdict(one) for one in choice.found]}
 
 
 def roll_back(config: AgentConfig) -> dict[str, Any]:
@@ -124,12 +113,11 @@ def _shown(slot: Slot) -> dict[str, Any]:
     return {"slot": slot.name, "healthy": slot.healthy, **{name: slot.facts.get(name) for name in names}}
 
 
-def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> None:
-    """Leaves a wish for the agent, and waits until an offer has ended since."""
-    before = stamp_of(folder / "outcome.json")
-    (folder / WISH).touch()
+def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> dict[str, Any]:
+    """Leaves a wish for the agent, and returns its answer."""
+    ask(folder)
     ends_s = clock() + wait_s
-    while (folder / WISH).exists() or stamp_of(folder / "outcome.json") == before:
+    while (answer := take_answer(folder)) is None:
         if clock() > ends_s:
             (folder / WISH).unlink(missing_ok=True)
             raise StateError(
@@ -138,6 +126,7 @@ def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> N
                 " first; or stop the agent and say bench again, which measures what is here",
             )
         time.sleep(_GLANCE_S)
+    return answer
 
 
 def _manifest_here(folder: Path) -> tuple[Manifest, str]:
@@ -164,10 +153,6 @@ def _measured(header: dict[str, Any], clock: Callable[[], float]) -> Finding:
     finally:
         probe.stop()
     return found
-
-
-def _figures(why: str, found: tuple[Found, ...], version: int) -> dict[str, Any]:
-    return {"version": version, "why": why, "variants": [asdict(one) for one in found]}
 
 
 def _read_rows(path: Path, shape: tuple[int, ...]) -> Any:

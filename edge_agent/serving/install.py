@@ -23,11 +23,13 @@ from edge_agent.info import runtime_version
 from edge_agent.serving.accept import accept_manifest, load_floors, save_floors
 from edge_agent.serving.nested.cutting import cut_header
 from edge_agent.serving.nested.portion import Portion, bundles_of, portion_of
-from edge_agent.serving.outcome import basis_of, load_findings, save_findings
+from edge_agent.serving.outcome import basis_of
 from edge_agent.serving.policy import Choice, Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
 from edge_agent.serving.trial.barred import out_of
+from edge_agent.serving.trial.findings import load_failures, load_findings, save_findings
 from edge_agent.serving.trial.lending import lend
+from edge_agent.serving.trial.measuring import next_unmeasured
 from edge_agent.serving.trial.refusing import refused
 from edge_agent.serving.trial.shortage import SHORT, Shortage, named
 from wire.errors import Declined, WireError
@@ -61,7 +63,7 @@ class Means:
 
 @dataclass(slots=True)
 class Installation:
-    """The state of one offer. `all_of_them` measures every variant that may fit before it chooses.
+    """The state of one offer. `all_of_them` measures every variant that can run here anew before it chooses.
 
     `keep` are files of the store that the model in service needs; `slot` is where the new one was staged. `cutting` is
     the variant whose file is to be cut from its bundle, `miscut` how often a bundle gave something else.
@@ -186,10 +188,11 @@ class Installation:
             raise WireError(f"the offer says version {self.offer.version}, its manifest {manifest.version}")
         save_floors(folder, floors, config.durable)
         self.manifest = manifest
-        known = load_findings(folder, self.offer.manifest, basis_of(config))
+        load = load_failures if self.all_of_them else load_findings
+        before = load(folder, self.offer.manifest, basis_of(config))
         out = out_of(folder, self.offer.manifest, manifest.variants)
-        self.findings = {name: found for name, (found, _) in known.items()} | out
-        self.options = {name: options for name, (_, options) in known.items()}
+        self.findings = {name: found for name, (found, _) in before.items()} | out
+        self.options = {name: options for name, (_, options) in before.items()}
 
     def _try(self, manifest: Manifest, now_s: float, training: bool) -> None:
         if self.cutting is not None:
@@ -244,21 +247,23 @@ class Installation:
         if runtime is None:
             raise Declined("onnxruntime is not installed", code="E-INSTALL", remedy="install the extra `infer`")
         policy, free = self.means.config.model, self.means.free_memory_bytes()
-        choice = choose(manifest.variants, self.findings, policy, free, runtime)
-        self.choice = choice
-        if choice.variant is None:
-            raise refused(choice, self.findings)
-        untried = {one.variant for one in choice.found if one.fits} - set(self.findings)
+        choice = self.choice = choose(manifest.variants, self.findings, policy, free, runtime)
         following = choice.variant
-        if self.all_of_them and choice.probed and untried:
-            following = next(one for one in manifest.variants if one.name in untried)
-        elif choice.probed:
-            self._want_variant(manifest, choice.variant)
-            self.ready = self.fetch is None and self.cutting is None
+        if self.all_of_them:
+            following = next_unmeasured(manifest.variants, self.findings, policy, free, runtime) or following
+        if following is None:
+            raise refused(choice, self.findings)
+        if following.name not in self.findings:
+            self.candidate = following
+            prune(self.means.store, self._useful(manifest, following))
+        try:
+            self._want_variant(manifest, following)
+        except Declined as exc:  # that one of many finds no room on the disk says nothing of the others
+            if not self.all_of_them or following.name in self.findings:
+                raise
+            self.candidate, self.findings[following.name] = None, Finding(code=exc.code, reason=exc.message)
             return
-        self.candidate = following
-        prune(self.means.store, self._useful(manifest, following))
-        self._want_variant(manifest, following)
+        self.ready = self.candidate is None and self.fetch is None and self.cutting is None
 
     def _useful(self, manifest: Manifest, variant: Variant) -> set[str]:
         kept = {*self.keep, self.offer.manifest, manifest.golden, variant.digest} | bundles_of(manifest)

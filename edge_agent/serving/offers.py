@@ -16,10 +16,11 @@ from edge_agent.gate import disk_failure, free_memory_bytes
 from edge_agent.serving.accept import accept_offer
 from edge_agent.serving.health import Watch
 from edge_agent.serving.install import Installation, Means
-from edge_agent.serving.outcome import PASSING, Books, Shelf, model_report, refusal
+from edge_agent.serving.outcome import PASSING, Books, model_report, refusal
 from edge_agent.serving.probe import Probe
 from edge_agent.serving.trial.barred import is_barred
 from edge_agent.serving.trial.ending import Trial, on_trial
+from edge_agent.serving.trial.measuring import WISH, leave_answer
 from edge_agent.serving.trial.placing import place, serve_again, serve_on_trial
 from wire.errors import BitfleetError
 from wire.events import log_event
@@ -28,9 +29,9 @@ from wire.pieces.chunks import Chunk
 from wire.topics import Topics
 from wire.transport import Transport
 
-__all__ = ["FOLDER", "WISH", "Serving"]
+__all__ = ["FOLDER", "Serving"]
 
-FOLDER, WISH = "models", "bench.wish"
+FOLDER = "models"
 _AGAIN_S, _NEVER_S = 600.0, float("inf")
 _REST_S, _WISHES_S = 10.0, 10.0  # after trouble that no installation ends with; so often a person's wish is looked for
 
@@ -103,7 +104,7 @@ class Serving:
         if self.installation and (self.installation.offer.manifest == offer.manifest or self._staged):
             self.offer = offer
             return
-        self._drop_installation()
+        self._drop_installation("another offer came: say bench again")
         self.offer, self.again_s, self.books.weighed = offer, _NEVER_S, ()
 
     def take(self, chunk: Chunk) -> None:
@@ -138,7 +139,7 @@ class Serving:
     @property
     def report(self) -> ModelReport:
         """Returns where the device stands."""
-        under_way = self.installation or self.trial
+        under_way = (None if self.books.shelf.pinned else self.installation) or self.trial
         return model_report(self.books.shelf, self.books.outcome, under_way.report if under_way else None)
 
     @property
@@ -209,7 +210,7 @@ class Serving:
             ask_for(fetch, self.transport, Topics(self.config.fleet), self.config.device, self.clock())
 
     def _go_on_installing(self, one: Installation, now_s: float, training: bool) -> None:
-        if self.books.shelf.pointer and self.books.shelf.pointer.pinned:
+        if self.books.shelf.pinned and not one.all_of_them:
             self._drop_installation()
             return
         if self._staged:
@@ -226,15 +227,13 @@ class Serving:
 
     def _stage(self, one: Installation) -> None:
         """Fills the other slot; what serves already, or was only to be measured, needs none."""
+        if self.books.shelf.pinned:
+            self._drop_installation()
+            return
         what, found = place(one, self.books.shelf), one.choice.found if one.choice else ()
-        if what == "staged":
-            self.books.shelf = Shelf.look(self.folder)
-        elif what == "serves":
+        if what in ("serves", "barred"):
             self._drop_installation()
-            self.books.end(one.offer.manifest, one.offer.version, "healthy", found=found)
-        elif what == "barred":
-            self._drop_installation()
-            self.books.end_barred(one.offer, found)
+        self.books.end_placed(one.offer, what, found)
 
     def _go_on_watching(self, trial: Trial, now_s: float, training: bool) -> None:
         verdict = trial.step(now_s, training)
@@ -271,16 +270,18 @@ class Serving:
                 self.books.end(self.offer.manifest, self.offer.version, "refused", fault)
             log_event("model-trouble", code=exc.code, reason=exc.message)
             return
-        self._drop_installation()
-        found = one.choice.found if one.choice else ()
-        self.books.end(one.offer.manifest, one.offer.version, "refused", fault, found)
-        if exc.code in PASSING and self.offer:
-            self.again_s = self.clock() + _AGAIN_S
+        self._drop_installation(f"{exc.code}: {fault[1]}")
+        if not self.books.shelf.pinned:  # what was only measured changes nothing
+            found = one.choice.found if one.choice else ()
+            self.books.end(one.offer.manifest, one.offer.version, "refused", fault, found)
+            self.again_s = self.clock() + _AGAIN_S if exc.code in PASSING and self.offer else self.again_s
         self.books.tidy(self._means.store, self.offer)
 
-    def _drop_installation(self) -> None:
+    def _drop_installation(self, why: str = "") -> None:
         one, self.installation = self.installation, None
         if one is not None:
+            if one.all_of_them:
+                leave_answer(self.folder, one.offer.version, why or (one.choice.why if one.choice else ""), one.choice)
             self.fetched_bytes += one.fetched_bytes
             self.probe.stop()
             if one.asked and self.online:
@@ -290,7 +291,7 @@ class Serving:
         self.offer, self.again_s = None, _NEVER_S
         if self.installation is not None and not self._staged:
             log_event("offer-withdrawn", version=self.installation.offer.version)
-            self._drop_installation()
+            self._drop_installation("the offer was withdrawn")
 
     def _say(self) -> None:
         report = self.report

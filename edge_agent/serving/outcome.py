@@ -16,7 +16,6 @@ from edge_agent.gate import disk_failure
 from edge_agent.info import runtime_version
 from edge_agent.serving.accept import stored_manifest
 from edge_agent.serving.nested.portion import bundles_of
-from edge_agent.serving.policy import Finding
 from edge_agent.serving.slots import POINTER, Pointer, Slot, alone, read_pointer, read_slot, settle
 from edge_agent.serving.trial.barred import is_out, parted
 from wire.errors import BitfleetError
@@ -32,16 +31,14 @@ __all__ = [
     "Shelf",
     "basis_of",
     "found_of",
-    "load_findings",
     "load_outcome",
     "model_report",
     "refusal",
-    "save_findings",
     "save_outcome",
     "stamp_of",
 ]
 
-_FILE, _FINDINGS = "outcome.json", "findings.json"
+_FILE = "outcome.json"
 _LONGEST_REASON = 400
 PASSING = ("E-BLOB", "E-DISK", "E-DISK-SPACE", "E-INSTALL", "E-MEMORY", "E-STATE", "E-MODEL-EXPIRED")
 """What these codes stand for goes by, and says nothing of a model."""
@@ -72,6 +69,11 @@ class Shelf:
     serving: Slot | None = None
     good: Slot | None = None
     staged: int = 0
+
+    @property
+    def pinned(self) -> int:
+        """Returns the version that a person pinned, or 0."""
+        return self.pointer.pinned if self.pointer else 0
 
     @classmethod
     def look(cls, folder: Path) -> Shelf:
@@ -124,13 +126,13 @@ class Books:
         """Tells whether an offer is not settled; of what is on the disk that is asked once, until a file changes."""
         if self.weighed != self.seen and self.settled(offer):
             self.weighed = self.seen
-            if self.shelf.pointer and self.shelf.pointer.pinned:
-                log_event("offer-waits", version=offer.version, pinned=self.shelf.pointer.pinned)
+            if self.shelf.pinned:
+                log_event("offer-waits", version=offer.version, pinned=self.shelf.pinned)
         return self.weighed != self.seen
 
     def settled(self, offer: Offer) -> bool:
         """Tells whether there is nothing to do about an offer: pinned, ended before, or here already."""
-        if self.shelf.pointer and self.shelf.pointer.pinned:
+        if self.shelf.pinned:
             return True
         serving = self.shelf.serving
         held = serving is not None and serving.facts["manifest"] == offer.manifest
@@ -158,6 +160,15 @@ class Books:
         self.seen = ()
         self.look()
         self.outcome = outcome
+
+    def end_placed(self, offer: Offer, what: str, found: tuple[Found, ...]) -> None:
+        """Writes down how an offer ended that was placed: what was staged has yet to prove itself."""
+        if what == "staged":
+            self.shelf = Shelf.look(self.folder)
+        elif what == "serves":
+            self.end(offer.manifest, offer.version, "healthy", found=found)
+        elif what == "barred":
+            self.end_barred(offer, found)
 
     def end_slot(self, slot: Slot, phase: str, code: str = "", reason: str = "") -> None:
         """Writes down how the offer ended whose model is in a slot."""
@@ -229,30 +240,6 @@ def found_of(slot: Slot) -> tuple[Found, ...]:
     return tuple(Found(**entry) for entry in slot.facts.get("found", ()))
 
 
-def load_findings(folder: Path, manifest: str, basis: str) -> dict[str, tuple[Finding, dict[str, str]]]:
-    """Returns what earlier probes found of a manifest's variants, under the same settings and runtime."""
-    try:
-        table = json.loads((folder / _FINDINGS).read_text())
-        if (table["basis"], table["manifest"]) != (basis, manifest):
-            return {}
-        return {name: (Finding(**entry["found"]), dict(entry["options"])) for name, entry in table["by"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def save_findings(
-    config: AgentConfig,
-    folder: Path,
-    manifest: str,
-    findings: Mapping[str, Finding],
-    options: Mapping[str, Mapping[str, str]],
-) -> None:
-    """Writes what probes found of a manifest's variants, and the session options of each."""
-    by = {name: {"found": asdict(found), "options": dict(options[name])} for name, found in findings.items()}
-    table = {"basis": basis_of(config), "manifest": manifest, "by": by}
-    write_whole(folder / _FINDINGS, canonical_json(table), config.durable)
-
-
 def model_report(shelf: Shelf, outcome: Outcome, stage: ModelReport | None = None) -> ModelReport:
     """Returns where the device stands. `stage` has the phase, the version and the findings of what is under way."""
     facts: Mapping[str, Any] = shelf.serving.facts if shelf.serving else {}
@@ -278,9 +265,8 @@ def refusal(exc: BitfleetError) -> tuple[str, str]:
 
 
 def _settled(shelf: Shelf, outcome: Outcome) -> ModelReport:
-    pointer = shelf.pointer
-    if pointer and pointer.pinned:
-        return ModelReport("pinned", outcome.version or pointer.pinned, found=outcome.found)
+    if shelf.pinned:
+        return ModelReport("pinned", outcome.version or shelf.pinned, found=outcome.found)
     if outcome.phase != "none":
         return ModelReport(
             outcome.phase, outcome.version, code=outcome.code, reason=outcome.reason, found=outcome.found

@@ -37,7 +37,8 @@ class Finding:
 class Choice:
     """The best variant that fits, or None. While it is not `probed`, it has yet to be tried on this device.
 
-    `poor`: none fits, and one of them only because it does badly on this device's own examples.
+    `poor`: none fits, and one of them only because it does badly on this device's own examples; `short`: only because
+    too little memory is free now.
     """
 
     variant: Variant | None
@@ -45,6 +46,7 @@ class Choice:
     why: str
     found: tuple[Found, ...]
     poor: bool = False
+    short: bool = False
 
 
 def choose(
@@ -62,7 +64,10 @@ def choose(
     found = tuple(_found(one, finding, fault, best) for one, finding, fault in judged)
     if best is None:
         poor = any(_poor(one, findings.get(one.name), policy, free_memory_bytes, runtime) for one, _, _ in judged)
-        return Choice(None, False, _nothing(findings, found), found, poor)
+        short = free_memory_bytes is not None and any(
+            not _fault(one, findings.get(one.name), policy, None, runtime) for one, _, _ in judged
+        )
+        return Choice(None, False, _nothing(findings, found), found, poor, short)
     tried = sum(name in findings for _, name in fitting)
     field = f"{len(fitting)} of {len(judged)} variants that fit{_limits(policy)}, {tried or 'none'} of them tried here"
     return Choice(best, best.name in findings, f"best of {field}: {_why(best, findings.get(best.name))}", found)

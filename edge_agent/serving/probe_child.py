@@ -25,11 +25,10 @@ from edge_agent.serving.policy import Finding
 from edge_agent.serving.session import checked_options, open_session, run_rows
 from edge_agent.serving.slots import file_digest
 from edge_agent.serving.static.graph import Expected, check_graph
-from edge_agent.training.process_memory import peak_memory, reset_peak_memory
 from wire.errors import BitfleetError, WireError
 from wire.frame import Kind, encode_frame
-from wire.pipe import give_way, serve_pipe
-from wire.runtime import load_runtime
+from wire.pipe import give_way, peak_memory, serve_pipe
+from wire.runtime import empty_runtime
 
 __all__ = ["answer", "main", "probe"]
 
@@ -58,7 +57,7 @@ def probe(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
     latency_ms = _latency_ms(session, first)
     peak = peak_memory(source)
     accuracy, examples = _accuracy(session, header)
-    memory = None if peak is None or empty is None else max(0, peak - empty)
+    memory = None if peak is None else max(0, peak - empty)
     energy_mj, meter = _energy_mj(session, first, header["cpu_s"])
     found = Finding(round(load_ms, 3), round(latency_ms, 4), memory, energy_mj, accuracy, examples, meter)
     return found, options
@@ -146,20 +145,16 @@ def _cut(header: Mapping[str, Any]) -> tuple[Finding, dict[str, str]]:
     return Finding(), {}
 
 
-def _empty_runtime(free_bytes: int | None) -> tuple[int | None, str]:
+def _empty_runtime(free_bytes: int | None) -> tuple[int, str]:
     """Returns what the process holds with the runtime and no model; from here on it may take `free_bytes` more."""
     _lift_limit()
-    import numpy as np  # noqa: PLC0415
-
     try:
-        load_runtime()
+        empty = empty_runtime()
     except ImportError as exc:
         raise WireError(f"{exc}", code="E-INSTALL", remedy="install the extra `infer`: onnxruntime and NumPy") from exc
-    np.ones((8, 8), np.float32) @ np.ones((8, 8), np.float32)
-    pages = Path("/proc/self/statm").read_text().split()
     if free_bytes is not None:
         _limit_memory(free_bytes)
-    return int(pages[1]) * resource.getpagesize(), reset_peak_memory()
+    return empty
 
 
 def _check_golden(session: Any, header: Mapping[str, Any]) -> Any:

@@ -39,6 +39,7 @@ __all__ = [
     "pin",
     "read_pointer",
     "read_slot",
+    "renew",
     "settle",
     "stage",
     "switch",
@@ -134,6 +135,14 @@ def stage(folder: Path, source: Path, facts: Mapping[str, Any], durable: bool = 
         raise StateError(f"{place / MODEL_FILE} does not hold what was written to it", code="E-DISK")
     write_whole(place / _FACTS, canonical_json(dict(facts)), durable)
     return name
+
+
+def renew(folder: Path, name: str, facts: Mapping[str, Any], durable: bool = True) -> None:
+    """Says anew why the model in a slot was chosen, if it is still there; on a full disk what was said stays."""
+    with alone(folder), suppress(OSError):
+        slot = read_slot(folder, name)
+        if slot and slot.facts["digest"] == facts["digest"]:
+            write_whole(folder / name / _FACTS, canonical_json(dict(facts)), durable)
 
 
 def switch(folder: Path, name: str, durable: bool = True) -> Pointer:

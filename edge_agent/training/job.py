@@ -12,7 +12,6 @@ from typing import Any
 from edge_agent.config import DataConfig
 from edge_agent.kept.outbox import entry_path
 from edge_agent.training.fit import Fit
-from edge_agent.training.process_memory import peak_memory, reset_peak_memory
 from edge_agent.training.recall import recall, remember
 from edge_agent.training.sending import encoded
 from models.archs import spec_of
@@ -26,6 +25,7 @@ from wire.messages.plan import RoundPlan, decode_plan
 from wire.messages.update import UpdateHeader
 from wire.params import Params
 from wire.pieces.assembly import write_whole
+from wire.pipe import peak_memory, reset_peak_memory
 from wire.spec import ModelSpec, parse_json, spec_digest
 
 __all__ = ["Examples", "Job", "job_from", "run_job"]

@@ -9,9 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
-from export.gate import check
+from export.gate import TOLERANCE, check
 from export.graph import float_graph, left_of, weights_of
 from export.ladder.choice import choose_rule, examples_of
 from export.ladder.drafts import Bench, Draft, Wish, drafts, written
@@ -20,6 +21,7 @@ from export.ladder.golden import golden_blob
 from export.ladder.nested import bundled
 from export.ladder.source import Judged, Source, judged
 from export.proof.clocks import race
+from export.proof.memory import memory_of
 from export.refused import ExportError
 from export.sessions import answers, open_session
 from export.variant import computed, twin, widths
@@ -31,7 +33,9 @@ __all__ = ["Wish", "make_ladder"]
 _GOLDEN = "golden.bin"
 _COMPARED = 1000  # examples
 _MOST_LOST = 0.1
+_MOST_OFF = 0.2  # of how much the outputs differ among themselves
 _MOST_NAME = 150  # of a processor: the manifest takes 200 with what follows
+_CALIBRATE = "calibrate on more examples (--calibration), like those it will see, or take the profile float"
 
 Say = Callable[[str], None]
 
@@ -123,9 +127,11 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
         "latency_ratio": found.latency.ratio,
         "load_ms": found.load.first_ms,
         "load_ratio": found.load.ratio,
-        "memory_bytes": None,
+        "memory_bytes": memory_of(data, source.checks),
         "max_difference": found.max_difference,
         "agreement": found.agreement,
+        "allowed": found.tolerance if bench.profile == "float" else None,
+        "ties": found.ties if bench.profile == "float" else None,
         "bundle": "",
         "prefix": 0,
     }
@@ -134,16 +140,31 @@ def _passed(bench: Bench, draft: Draft) -> tuple[dict[str, Any], bytes]:
 
 def _check_integers(source: Source, weights: Mapping[str, Array], data: bytes) -> None:
     """Raises ExportError if integers lose much that the same weights in float do not: then the ranges are wrong."""
-    examples = source.states or source.chooses
-    if examples is None or source.spec.outputs < 2:
+    examples = source.others or source.chooses
+    if examples is None:
         return
     x, y = examples.x[:_COMPARED], examples.y[:_COMPARED]
-    lost = judged(source.answers(weights, x), y).accuracy - judged(answers(open_session(data), x), y).accuracy
+    right, found = source.answers(weights, x), answers(open_session(data), x)
+    if source.spec.outputs < 2:
+        _check_values(right, found)
+        return
+    lost = judged(right, y).accuracy - judged(found, y).accuracy
     if lost > _MOST_LOST:
         raise ExportError(
             f"integers lose {100 * lost:.3g} points on {len(x)} examples that the same weights do not lose in float,"
             f" allowed are {100 * _MOST_LOST:g}",
-            remedy="calibrate on more examples (--calibration), like those it will see, or take the profile float",
+            remedy=_CALIBRATE,
+        )
+
+
+def _check_values(right: Array, found: Array) -> None:
+    """Raises ExportError if the only output is off by much of what tells one example from another."""
+    off, spread = float(np.abs(found - right).mean()), float(np.abs(right - right.mean()).mean())
+    if len(right) > 1 and off > max(TOLERANCE, _MOST_OFF * spread):
+        raise ExportError(
+            f"with integers the output of {len(right)} examples is off by {off:.3g} on average, and they are"
+            f" {spread:.3g} from their mean: allowed is {_MOST_OFF:g} of that",
+            remedy=_CALIBRATE,
         )
 
 
@@ -179,6 +200,7 @@ def _head(bench: Bench) -> dict[str, Any]:
         "left_float": left_of(bench.model),
         "calibration": 0 if source.chooses is None else len(source.chooses),
         "examples": whole.pop("examples"),
+        "checked": len(source.checks),
         "float": {"bytes": len(plain), **whole, "latency_ms": alone.first_ms},
         "variants": [],
         "refused": [],

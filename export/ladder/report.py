@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export.gate import TOLERANCE
 from export.ladder.folder import disk
 from wire.errors import ConfigError
 from wire.pieces.assembly import write_whole
@@ -15,7 +16,7 @@ from wire.pieces.assembly import write_whole
 __all__ = ["Report", "draw", "markdown", "write_report"]
 
 Report = Mapping[str, Any]
-_HEAD = ("variant", "bits", "bytes", "of float", "accuracy", "lost", "latency", "of float", "load", "ranges")
+_HEAD = ("variant", "bits", "bytes", "of float", "accuracy", "lost", "latency", "of float", "load", "memory", "ranges")
 _PANELS = (("accuracy", "accuracy"), ("latency_ms", "latency, ms"))
 _NAME = "report"
 _OLDEST = "1.16"
@@ -45,6 +46,7 @@ def markdown(report: Report) -> str:
         " file.",
         "",
         *_table(_HEAD, rows),
+        *_exactness(report),
     ]
     for runtime in sorted({one["min_runtime"] for one in report["variants"]} - {_OLDEST}):
         newer = ", ".join(f"`{one['name']}`" for one in report["variants"] if one["min_runtime"] == runtime)
@@ -104,6 +106,21 @@ def _basis(report: Report) -> str:
     return f"Accuracy {f'on {stated} examples' if stated else 'is unknown'}; {chosen if chose else 'no examples'}."
 
 
+def _exactness(report: Report) -> list[str]:
+    """Returns how far the float files are off PyTorch, and what was allowed: for large outputs that is not 1e-4."""
+    floats = [one for one in report["variants"] if one["profile"] == "float"]
+    if not floats:
+        return []
+    off, allowed, ties = (max(one[name] for one in floats) for name in ("max_difference", "allowed", "ties"))
+    largest = ", 1e-5 of the largest output" if allowed > TOLERANCE else ""
+    line = f"Outputs of the float files are at most {off:.2g} off PyTorch's on {report['checked']} inputs; allowed was"
+    line += f" {allowed:.2g}{largest}."
+    if report["outputs"] > 1:
+        but = f" but {ties} in one file, whose two best outputs are as good as equal" if ties else ""
+        line += f" The class on top is the same on all{but}."
+    return ["", line]
+
+
 def _points(report: Report, profile: str, name: str) -> list[tuple[float, float]]:
     chosen = [one for one in report["variants"] if one["profile"] == profile and one[name] is not None]
     return sorted((one["bytes"] / 1e3, one[name]) for one in chosen)
@@ -121,6 +138,7 @@ def _row(one: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[str, ...]:
         _ms(one["latency_ms"]),
         "unknown" if one["latency_ratio"] is None else f"{one['latency_ratio']:.2f}",
         _ms(one["load_ms"]),
+        "unknown" if one["memory_bytes"] is None else f"{one['memory_bytes'] / 1e6:.1f} MB",
         str(one["ranges"]),
     )
 

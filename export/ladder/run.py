@@ -50,10 +50,11 @@ def of_task(name: str, spec: ModelSpec) -> dict[str, Any]:
     if not name:
         return {}
     known = _fitting(task(name), spec)
+    data = load(known.data, "test") if known.data else None
     return {
-        "data": load(known.data, "test") if known.data else None,
+        "data": data,
         "labels": known.labels,
-        "preprocessing": "float32 as the task's examples are",
+        "preprocessing": (data.preprocessing if data else "") or "as the task's examples are",
     }
 
 

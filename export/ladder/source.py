@@ -90,11 +90,16 @@ class Source:
         return None if self.examples is None else _part(self.examples, slice(self.calibration))
 
     @cached_property
-    def states(self) -> Dataset | None:
-        """Returns the examples that accuracies are stated on; None if all of them went into choices."""
-        if self.examples is None or self.spec.outputs < 2 or len(self.examples) <= self.calibration:
+    def others(self) -> Dataset | None:
+        """Returns the examples that no choice was made on; None if there are none."""
+        if self.examples is None or len(self.examples) <= self.calibration:
             return None
         return _part(self.examples, slice(self.calibration, None))
+
+    @cached_property
+    def states(self) -> Dataset | None:
+        """Returns the examples that accuracies are stated on; None if all of them went into choices."""
+        return self.others if self.spec.outputs > 1 else None
 
     @cached_property
     def checks(self) -> Array:
@@ -136,4 +141,4 @@ def judged(logits: Array, labels: npt.NDArray[np.int64]) -> Judged:
 
 
 def _part(data: Dataset, places: slice) -> Dataset:
-    return Dataset(data.x[places], data.y[places])
+    return Dataset(data.x[places], data.y[places], preprocessing=data.preprocessing)

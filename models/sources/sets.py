@@ -41,7 +41,13 @@ class Stored:
         """Returns the examples at these places."""
         x = self.x[index].astype(np.float32)
         x /= np.float32(self.unit)
-        return Dataset(x, self.y[index], None if self.subject is None else self.subject[index])
+        subject = None if self.subject is None else self.subject[index]
+        return Dataset(x, self.y[index], subject, self.preprocessing)
+
+    @property
+    def preprocessing(self) -> str:
+        """Returns in words what is done to values as the source has them."""
+        return f"float32, values / {self.unit}" if self.unit != 1 else "float32, values as they are"
 
 
 def _digits(part: str) -> Stored:

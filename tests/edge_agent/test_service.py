@@ -169,6 +169,7 @@ def test_leave_deletes_what_the_agent_wrote_and_nothing_else(tmp_path, capsys, m
     own += [f"outbox/run-1.0.{digest}.update", "outbox/x.damaged", "outbox/.x.update.7.tmp"]
     own += ["models/a/model.onnx", "models/a/facts.json", "models/b/healthy", "models/b/.facts.json.7.tmp"]
     own += [f"models/{name}.json" for name in ("pointer", "floors", "outcome", "findings", "rolled-back")]
+    own += ["models/bench.wish", "models/bench.json"]
     own += [f"models/store/{digest}", f"models/store/{digest}.part", "models/failures", "models/models.lock"]
     own += ["standing.json", "standing.damaged", ".standing.json.7.tmp", "agent.lock"]
     others = ["readings/mine.npz", "store/shop.txt", "thesis.tex"]

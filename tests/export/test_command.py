@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from coordinator.__main__ import _HOME
@@ -60,6 +61,9 @@ def test_the_newest_run_becomes_files_a_report_and_json(home, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert (out / "report.md").read_text() in printed and f"2 files in {out}" in printed
     assert read_export(out).lineage["rounds"] == 3
+    assert all(one["memory_bytes"] > 0 for one in report["variants"])
+    told = {one.key: one.value for one in onnx.load(out / "float-8.onnx").metadata_props}
+    assert told["preprocessing"] == read_export(out).preprocessing == "float32, values / 16"
 
 
 @pytest.mark.parametrize("named", ["first", "home/runs/first", "home/runs/first/model.blob"])

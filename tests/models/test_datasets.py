@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from models.archs import spec_of
-from models.data import Dataset, data_names, load
+from models.data import Dataset, checked, data_names, load
 from models.fetch import cached
+from models.sources.sets import Stored
 from models.splits import Share
 from models.tasks import dataset_of, task, task_names
 from wire.errors import ConfigError, DataError
@@ -27,6 +28,15 @@ def test_digits():
     assert (np.bincount(train.y) + np.bincount(test.y)).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     together = {row.tobytes() for row in train.x}
     assert not [row for row in test.x if row.tobytes() in together], "a test example is among the training ones"
+
+
+def test_what_was_done_to_raw_values_goes_with_the_examples():
+    share = load("digits", share=Share("iid", 10, 0, 1))
+    assert share.preprocessing == share.take(np.arange(3)).preprocessing == "float32, values / 16"
+    assert checked(share, "here").preprocessing == share.preprocessing
+    assert Stored(np.zeros((1, 2)), np.zeros(1, np.int64)).preprocessing == "float32, values as they are"
+    with pytest.raises(DataError, match="at most 500 characters"):
+        checked(Dataset(share.x, share.y, preprocessing="x" * 501), "here")
 
 
 def test_the_test_part_never_changes():

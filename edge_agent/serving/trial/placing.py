@@ -14,7 +14,7 @@ from edge_agent.serving.health import FAILURES
 from edge_agent.serving.install import Installation
 from edge_agent.serving.outcome import Shelf
 from edge_agent.serving.policy import Choice
-from edge_agent.serving.slots import Slot, alone, commit, file_digest, read_pointer, read_slot, stage, switch
+from edge_agent.serving.slots import Slot, alone, commit, file_digest, read_pointer, read_slot, renew, stage, switch
 from edge_agent.serving.trial.barred import barred, is_out
 from wire.errors import Declined, StateError
 from wire.events import log_event
@@ -30,9 +30,10 @@ def place(one: Installation, shelf: Shelf) -> str:
     if manifest is None or choice is None or choice.variant is None:
         raise StateError("an installation that is ready has no choice", code="E-INTERNAL")
     here = shelf.serving.facts if shelf.serving else {}
-    if (here.get("manifest"), here.get("digest")) == (one.offer.manifest, choice.variant.digest):
-        return "serves"
     facts = facts_of(manifest, one.offer, choice, one.options.get(choice.variant.name, {}))
+    if shelf.serving and (here.get("manifest"), here.get("digest")) == (one.offer.manifest, choice.variant.digest):
+        renew(folder, shelf.serving.name, facts, one.means.config.durable)
+        return "serves"
     if barred(folder) and is_out(folder, facts):  # the first of them raises what cannot be read
         return "barred"
     try:

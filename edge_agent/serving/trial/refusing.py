@@ -14,8 +14,10 @@ __all__ = ["refused"]
 def refused(choice: Choice, findings: Mapping[str, Finding]) -> Declined:
     """Returns the refusal: first what goes by, then what is broken, what does badly here, what only does not fit."""
     codes = [found.code for found in findings.values() if found.code]
+    if SHORT in codes or choice.short:
+        return Declined(choice.why, code=SHORT, remedy="free some memory, or publish a smaller variant")
     if codes:
-        return Declined(choice.why, code=SHORT if SHORT in codes else codes[0])
+        return Declined(choice.why, code=codes[0])
     if choice.poor:
         remedy = "train further, or look at this device's examples and at min_accuracy"
         return Declined(choice.why, code="E-MODEL-ACCURACY", remedy=remedy)

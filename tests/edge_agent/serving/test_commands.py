@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
-from time import monotonic, sleep
 
 import numpy as np
 import pytest
 
 from edge_agent.__main__ import main
 from edge_agent.config import load_config
-from edge_agent.serving import slots
+from edge_agent.serving import commands, slots
 from edge_agent.serving.model import Model
-from edge_agent.serving.outcome import Outcome, basis_of, load_outcome, save_outcome
+from edge_agent.serving.outcome import basis_of, load_outcome
+from edge_agent.serving.policy import Finding
+from edge_agent.serving.trial.findings import save_findings
 from tests.edge_agent.serving.stage.files import INPUT, INPUTS, LABELS, Publisher, file_bytes, outputs_of
 from wire.messages.manifest import Measured
-from wire.messages.rollout import Found
 
 
 class Board:
@@ -186,22 +185,14 @@ def test_bench_measures_what_is_here(said):
     assert "best of 2 of 2 variants" in found["why"]
 
 
-def test_bench_asks_a_running_agent(said, board, monkeypatch):
-    monkeypatch.setattr("edge_agent.__main__.running", lambda folder: 1)
-    wish = board.models / "bench.wish"
-
-    def agent():
-        ends_s = monotonic() + 30
-        while not wish.exists() and monotonic() < ends_s:
-            sleep(0.01)
-        wish.unlink()
-        save_outcome(board.models, Outcome("0" * 64, 2, "healthy", found=(Found("int8-8", True, "chosen", 1.5),)))
-
-    helper = threading.Thread(target=agent)
-    helper.start()
-    found = said("bench")
-    helper.join()
-    assert (found["version"], found["variants"][0]["latency_ms"]) == (2, 1.5)
+def test_bench_says_no_old_figures_of_what_is_not_here(said, board, monkeypatch):
+    old = {name: Finding(latency_ms=77.0) for name in ("float-32", "int8-8")}
+    save_findings(load_config(board.path), board.models, board.manifest, old, {name: {} for name in old})
+    here = commands._file_of
+    monkeypatch.setattr(commands, "_file_of", lambda *words: None if words[1].bits == 8 else here(*words))
+    rows = {row["variant"]: row for row in said("bench")["variants"]}
+    assert 0 < rows["float-32"]["latency_ms"] < 77
+    assert (rows["int8-8"]["latency_ms"], rows["int8-8"]["why"][-14:]) == (None, "not tried here")
 
 
 def test_bench_gives_up_on_an_agent_with_nothing_to_measure(board, monkeypatch, capsys):

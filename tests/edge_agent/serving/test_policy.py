@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from edge_agent.config import ModelConfig
 from edge_agent.serving.policy import Finding, choose, release
+from edge_agent.serving.trial.refusing import refused
 from wire.messages.manifest import Measured, Variant
 
 import pytest  # isort: skip
@@ -167,3 +168,22 @@ def test_a_choice_never_breaks_a_limit_that_is_known(findings, latency, size, ac
     assert not (latency and found.latency_ms is not None and found.latency_ms > latency)
     assert not (size and choice.variant.size > size)
     assert choice.probed == (choice.variant.name in findings)
+
+
+@pytest.mark.parametrize(
+    ("free", "limits", "code"),
+    [
+        (10, {}, "E-MEMORY"),
+        (10, {"max_bytes": 100}, "E-MODEL-POLICY"),
+        (None, {"max_bytes": 100}, "E-MODEL-POLICY"),
+        (10, {"min_accuracy": 0.95}, "E-MODEL-POLICY"),
+    ],
+)
+def test_where_only_memory_is_short_the_refusal_says_so_for_it_goes_by(free, limits, code):
+    ladder = (variant(8, 0.93, 8000, memory=2000), variant(4, 0.91, 4000, memory=1000))
+    assert refused(pick(ladder, free=free, **limits), {}).code == code
+
+
+def test_what_was_measured_here_may_be_short_of_memory_too():
+    choice = pick(LADDER[:1], {"int8-8": Finding(memory_bytes=5000)}, free=4000)
+    assert (choice.variant, refused(choice, {}).code) == (None, "E-MEMORY")

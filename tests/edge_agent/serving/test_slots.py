@@ -11,6 +11,7 @@ from edge_agent.serving import slots
 from edge_agent.serving.outcome import Shelf
 from edge_agent.serving.slots import Pointer, read_pointer, read_slot, settle
 from edge_agent.serving.trial.barred import bar, barred
+from tests.edge_agent.serving.stage import kill_points
 from tests.edge_agent.serving.stage.held import facts, rot, served, serving, staged
 from wire.errors import StateError
 
@@ -29,6 +30,50 @@ def test_the_life_of_two_models(tmp_path):
     slots.commit(tmp_path)
     assert Shelf.look(tmp_path).good.version == 2
     assert staged(tmp_path, 3) == "a"
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Returns the list of calls, from now on, that bring the slots to the disk: no process that dies shows them."""
+    made, fsync, link, replace = [], os.fsync, os.link, Path.replace
+
+    def note(what, path):
+        made.append(f"{what} {os.path.relpath(path, tmp_path)}".replace(f".{os.getpid()}.tmp", ".tmp"))
+
+    def noted_fsync(handle):
+        note("fsync", Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    def noted_link(source, target):
+        note("link", target)
+        link(source, target)
+
+    def noted_replace(source, target):
+        note("rename", target)
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "link", noted_link)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    return made
+
+
+def written(name, folder):
+    """Returns the calls that write a file whole."""
+    place = "" if folder == "." else f"{folder}/"
+    return [f"fsync {place}.{name}.tmp", f"rename {place}{name}", f"fsync {folder}"]
+
+
+@pytest.mark.parametrize("how", ["link", "rename"])
+def test_a_switch_forces_each_thing_to_the_disk_before_what_names_it(tmp_path, calls, monkeypatch, how):
+    if how == "rename":  # where the file system has no second names, the file is copied
+        monkeypatch.setattr(os, "link", kill_points._no_link)
+    slots.switch(tmp_path, staged(tmp_path, 1))
+    slots.commit(tmp_path)
+    assert calls == [
+        f"{how} a/model.onnx", "fsync a/model.onnx", *written("facts.json", "a"),
+        *written("pointer.json", "."), *written("healthy", "a"), *written("pointer.json", "."),
+    ]  # fmt: skip
 
 
 def test_falling_back(tmp_path):

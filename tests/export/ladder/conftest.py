@@ -39,6 +39,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def weighed(monkeypatch):
+    """Spares every file the process that measures its memory, which test_memory.py tries."""
+    monkeypatch.setattr("export.ladder.make.memory_of", lambda data, inputs: 3_000_000)
+
+
 @cache
 def source_of(arch, examples=EXAMPLES, freeze=(), outputs=OUTPUTS, **options):
     spec = spec_of(arch, SHAPES[arch], outputs, 7, freeze)

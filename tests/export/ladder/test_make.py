@@ -27,7 +27,7 @@ from wire.pieces.bundle import cut
 FIELDS = {
     "name", "profile", "bits", "widths", "ranges", "file", "bytes", "sha256", "operators", "min_runtime", "accuracy",
     "loss", "examples", "size_ratio", "latency_ms", "latency_ratio", "load_ms", "load_ratio", "memory_bytes",
-    "max_difference", "agreement", "tolerance", "bundle", "prefix",
+    "max_difference", "agreement", "tolerance", "bundle", "prefix", "allowed", "ties",
 }  # fmt: skip
 
 
@@ -122,11 +122,23 @@ def test_a_net_of_one_output_has_no_accuracy_and_goes_by_its_numbers(examples, s
     report, out = export(source("mlp-32", examples=examples, outputs=1), budget=Budget(most_drop=0.1))
     profiles = ["int8", "float"] if examples else ["float"]
     assert names(report) == [f"{profile}-{bits}" for profile in profiles for bits in (8, 4, 2)]
-    assert {one["accuracy"] for one in report["variants"]} == {None}
+    assert {(one["accuracy"], one["agreement"]) for one in report["variants"]} == {(None, None)}
     assert all("(sqnr)" in one["ranges"] for one in report["variants"])
     assert "one output" in refusals(report)["float-mixed"]
     assert len(decode_golden((out / "golden.bin").read_bytes())[0]) == 8
     assert read_export(out).outputs == 1
+
+
+def test_one_output_that_integers_make_useless_is_refused(source, export):
+    """On examples a thousand times larger than those that chose the ranges; a class on top there always is."""
+    one = source("mlp-32", outputs=1)
+    x = one.data.x.copy()
+    x[CALIBRATION:] *= 1000
+    report, out = export(replace(one, data=Dataset(x, one.data.y)), bits=(8,))
+    assert names(report) == ["float-8"]
+    assert "the output of 50 examples is off by" in refusals(report)["int8-8"]
+    assert "--calibration" in refusals(report)["int8-8"]
+    assert not (out / "int8-8.onnx").exists()
 
 
 @pytest.mark.parametrize("examples", [0, EXAMPLES])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 
 import pytest
 
@@ -25,7 +26,22 @@ def test_the_table_has_the_figures(source, export):
     assert row[1:4] == ["2", f"{narrow['bytes']:,}", f"{narrow['bytes'] / whole['bytes']:.3f}"]
     assert row[4] == f"{100 * narrow['accuracy']:.2f} %"
     assert row[5] == f"{100 * (whole['accuracy'] - narrow['accuracy']):.2f}"
-    assert row[9] == narrow["ranges"]
+    assert row[9:] == ["3.0 MB", narrow["ranges"]]
+
+
+def test_the_tolerance_that_was_used_is_on_the_page(source, export):
+    report, _ = export(source("mlp-32"), **FLOAT)
+    assert "on 64 inputs; allowed was 0.0001. The class on top is the same on all." in markdown(report)
+    one = source("mlp-32")
+    large = {name: values * 1000 if name.startswith("out.") else values for name, values in one.params.items()}
+    report, _ = export(replace(one, params=large), **FLOAT)
+    allowed = report["variants"][0]["allowed"]
+    assert allowed > 1e-4
+    entries = [{**entry, "allowed": allowed, "ties": 3} for entry in report["variants"]]
+    page = markdown({**report, "variants": entries})
+    assert f"allowed was {allowed:.2g}, 1e-5 of the largest output." in page
+    assert "the same on all but 3 in one file, whose two best outputs are as good as equal." in page
+    assert "PyTorch's" not in markdown(export(source("mlp-32"), profiles=("int8",), bits=(8,))[0])
 
 
 def test_what_is_unknown_is_said_and_nothing_else_is(source, export):

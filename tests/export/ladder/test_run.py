@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from coordinator.learning.checkpoint import ServerState, save_state
 from export.ladder.run import read_source
 from models.archs import spec_of
+from models.data import load
 from models.init import initial
 from wire.errors import BitfleetError, ConfigError, StateError
 from wire.messages.blob import digest_bytes, snapshot_blob, trunk_blob
@@ -52,6 +54,12 @@ def test_a_run_is_read_with_its_task(named, run):
     assert source.lineage == {"run": "0102-run", "recipe": "fedavg", "task": "digits", "rounds": 3, "updates": 9,
                               "simulated": True, "epsilon": None}  # fmt: skip
     assert source.preprocessing and source.still is None
+
+
+@pytest.mark.parametrize(("said", "told"), [("log of counts", "log of counts"), ("", "as the task's examples are")])
+def test_what_a_dataset_says_of_its_values_is_told(said, told, run, monkeypatch):
+    monkeypatch.setattr("export.ladder.run.load", lambda name, part: replace(load(name, part), preprocessing=said))
+    assert read_source(run[0]).preprocessing == told
 
 
 def test_privacy_is_in_the_lineage(tmp_path):

@@ -11,6 +11,7 @@ from edge_agent.serving import offers, slots
 from edge_agent.serving.commands import pin_version, roll_back
 from edge_agent.serving.health import note_failure
 from edge_agent.serving.slots import read_pointer, read_slot
+from edge_agent.serving.trial import measuring
 from edge_agent.serving.trial.barred import barred
 from tests.edge_agent.serving.stage.files import file_bytes
 from tests.edge_agent.serving.stage.held import rot
@@ -51,7 +52,7 @@ def seen_serving(one, turns=200):
 
 def test_bench_measures_it_and_does_not_put_it_back(back):
     code, reason = back.last.code, back.last.reason
-    (back.models / offers.WISH).touch()
+    (back.models / measuring.WISH).touch()
     report = back.until("rolled-back", version=2)
     assert (report.code, report.reason) == (code, reason)
     assert [found.latency_ms is not None for found in report.found] == [True]
@@ -89,7 +90,7 @@ def test_no_variant_of_it_is_staged(side):
     by_health(one, made)
     one.changes["model"] = ModelConfig(health_s=HEALTH_S, max_bytes=made.variants[1].size)
     one.start()
-    (one.models / offers.WISH).touch()
+    (one.models / measuring.WISH).touch()
     assert seen_serving(one) == {1}
 
 
