@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coordinator.front.demo import agent_config
+from coordinator.front.demo import DemoOptions, agent_config, run_demo
 from coordinator.front.live import Progress
+from coordinator.recipe import load_recipe
 from edge_agent.config import load_config
 from tests.conftest import started
 from tests.coordinator.runs import RUN, echo_recipe, new_run
+from tests.end_to_end.rollout.model_board import Board, check_answers
 
 ROOT = Path(__file__).parents[3]
 KEYS = ("task", "recipe", "broker", "devices", "rounds", "accuracy", "accuracy_by_round", "bytes_up", "bytes_down")
@@ -60,8 +63,34 @@ def test_a_whole_federation(tmp_path, kind):
 
 
 def test_it_ends_with_the_file_that_every_board_took(tmp_path):
-    facts, text = demo(tmp_path, "--recipe", "fedavg", "--rounds", "1")
-    exports = facts["exports"]
+    facts, text = demo(tmp_path, "--broker", "iotcore", "--recipe", "fedavg", "--rounds", "1")
+    took = check_ladder(facts["exports"])
+    assert "what every board took" in text and took["device-03"]["variant"] in text
+    check_golden(tmp_path / "my demo", took)
+
+
+def test_over_mosquitto_every_board_answers_as_the_file_that_its_own_limits_chose(tmp_path, monkeypatch):
+    """Trained, exported and rolled out at one go; one board measures on examples of its own, and limits latency."""
+    started("mosquitto", tmp_path / "probe").stop()
+
+    def tuned(device, broker, folder, data, *others, model, **own):
+        more = {"held_out": 0.25} if device == "device-01" else {}
+        limit = {"max_latency_ms": 1000} if more else {}
+        return agent_config(device, broker, folder, data | more, *others, model={**model, **limit}, **own)
+
+    monkeypatch.setattr("coordinator.front.demo.agent_config", tuned)
+    options = DemoOptions(load_recipe("fedavg", ["rounds=1"]), "mosquitto", tmp_path / "demo", tmp_path / "facts.json")
+    assert run_demo(options) == 0
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["broker"] == "mosquitto"
+    took = check_ladder(facts["exports"])
+    assert re.search(r"max_latency_ms 1000\b.* on \d+ examples of this device", took["device-01"]["why"])
+    assert "by the manifest" in took["device-03"]["why"]
+    check_golden(tmp_path / "demo", took)
+
+
+def check_ladder(exports):
+    """Every file is there once or more; returns what the four boards took, which is what their limits allow."""
     assert len(exports) >= 12  # every file, and one more line where two boards took the same
     for one in exports:
         assert {"bits", "profile", "path", "bytes", "accuracy", "latency_ms", "device"} <= set(one)
@@ -74,7 +103,13 @@ def test_it_ends_with_the_file_that_every_board_took(tmp_path):
     best = max(exports, key=lambda one: (one["accuracy"], -one["bytes"]))
     assert took["device-00"]["variant"] == best["variant"]
     assert took["device-02"]["bytes"] <= 4810 // 4 + 3300
-    assert "what every board took" in text and took["device-03"]["variant"] in text
+    return took
+
+
+def check_golden(folder, took):
+    """`bitfleet-agent infer` answers the golden inputs on every board as the file that it took does."""
+    for device, one in took.items():
+        check_answers(Board(folder, device, "", folder / "home"), folder / "exports", one["variant"])
 
 
 def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):

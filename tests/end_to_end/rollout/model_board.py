@@ -33,6 +33,7 @@ __all__ = [
     "STAGE_S",
     "Board",
     "call",
+    "check_answers",
     "export",
     "golden_of",
     "leave_rows",
@@ -169,3 +170,17 @@ def roll_out(home: Path, broker: str, exports: Path, device: str, least_version:
     )
     serving = Serving(home, FLEET, parse_link(broker))
     return run_rollout(serving, lambda opened: start_rollout(opened, request, int(time.time())))
+
+
+def check_answers(board: Board, exports: Path, variant: str, version: int = 1) -> None:
+    """The board answers the golden inputs as this variant does, and as none of the others."""
+    inputs, golden = golden_of(exports)
+    told = board.says("infer", str(leave_rows(board.folder / "golden.npy", inputs)))
+    outputs = np.array(told["outputs"])
+    tolerance = next(one["tolerance"] for one in report_of(exports)["variants"] if one["name"] == variant)
+    assert (told["version"], told["variant"]) == (version, variant)
+    assert outputs.shape == golden[variant].shape
+    assert np.abs(outputs - golden[variant]).max() <= tolerance
+    assert told["answers"] == [str(at) for at in golden[variant].argmax(1)]  # the digits' labels are their numbers
+    apart = {name: float(np.abs(outputs - values).max()) for name, values in golden.items()}
+    assert min(apart.values()) == apart[variant]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 
-import numpy as np
 import pytest
 
 from coordinator.broker import start_broker
@@ -15,9 +14,8 @@ from tests.end_to_end.rollout.model_board import (
     STAGE_S,
     Board,
     call,
+    check_answers,
     export,
-    golden_of,
-    leave_rows,
     report_of,
     roll_out,
     train,
@@ -126,16 +124,3 @@ def check_choice(row, variants, policy):
     assert f"accuracy {best['accuracy']:.4f} by the manifest, {best['bytes']} bytes" in row["why"]
     assert {one["variant"] for one in row["found"] if one["fits"]} == {one["name"] for one in able}
     assert {one["variant"] for one in row["found"]} == {one["name"] for one in variants}
-
-
-def check_answers(board, exports, variant, version=1):
-    """The board answers the golden inputs as this variant does, and as none of the others."""
-    inputs, golden = golden_of(exports)
-    told = board.says("infer", str(leave_rows(board.folder / "golden.npy", inputs)))
-    outputs = np.array(told["outputs"])
-    tolerance = next(one["tolerance"] for one in report_of(exports)["variants"] if one["name"] == variant)
-    assert (told["version"], told["variant"]) == (version, variant)
-    assert outputs.shape == golden[variant].shape
-    assert np.abs(outputs - golden[variant]).max() <= tolerance
-    assert told["answers"] == [str(at) for at in golden[variant].argmax(1)]  # the digits' labels are their numbers
-    assert min(golden, key=lambda name: np.abs(outputs - golden[name]).max()) == variant
