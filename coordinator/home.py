@@ -68,8 +68,13 @@ class Home:
         """Returns a run's folder."""
         return self.folder / "runs" / run
 
-    def new_run(self, recipe: Recipe, simulated: bool = False, name: str = "") -> str:
-        """Enters a new run and returns its name; a name that was used before is refused."""
+    def new_run(
+        self, recipe: Recipe, simulated: bool = False, name: str = "", *, fleet: str = "", broker: str = ""
+    ) -> str:
+        """Enters a new run and returns its name; a name that was used before is refused.
+
+        `fleet` and the address of the `broker` are what `bitfleet resume` need not be told.
+        """
         run = name or f"{time.strftime('%m%d-%H%M%S')}-{token_hex(3)}"
         if not DEVICE_ID.fullmatch(run):
             raise ConfigError(f"run name {run!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
@@ -77,8 +82,9 @@ class Home:
             raise StateError(f"there is a run {run!r} in {self.folder}", remedy="choose another name")
         with self.database.change():
             self.database.write(
-                "INSERT INTO runs (run, recipe, status, created, simulated) VALUES (?, ?, 'open', ?, ?)",
-                run, json.dumps(recipe.to_json()), time.time(), int(simulated),
+                "INSERT INTO runs (run, recipe, status, created, simulated, fleet, broker) "
+                "VALUES (?, ?, 'open', ?, ?, ?, ?)",
+                run, json.dumps(recipe.to_json()), time.time(), int(simulated), fleet, broker,
             )  # fmt: skip
             self.database.note("run", run, status="open", simulated=simulated, recipe=recipe.to_json())
         return run
@@ -90,6 +96,11 @@ class Home:
             with self.database.change():
                 self.database.write("UPDATE runs SET status = 'open', reason = '' WHERE run = ?", run)
                 self.database.note("run", run, newest.number, status="open", reason="resumed")
+
+    def move(self, run: str, fleet: str, broker: str) -> None:
+        """Enters where a run goes on: at a broker that may be another one than before."""
+        with self.database.change():
+            self.database.write("UPDATE runs SET fleet = ?, broker = ? WHERE run = ?", fleet, broker, run)
 
     def recipe(self, run: str) -> Recipe:
         """Returns the recipe that a run was opened with."""
@@ -104,7 +115,7 @@ class Home:
         """Returns the run, ready to go on from wherever it stands."""
         planner = Planner(run, self.recipe(run), self.run_folder(run), self.session, self._noise_secret(), self.durable)
         planner.resume(self._last_state(run))
-        registry = Registry(self.database)
+        registry = Registry(self.database, fleet)
         registry.recall()
         topics = Topics(fleet)
         state = RunState(run, planner, self.database, registry, transport, topics, clock, self.sign, shelf=self.shelf)

@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
-_HOME = Path("~/.local/share/bitfleet")  # as the coordinator's other commands
 _BITS = (2, 8)
 _MOST_BYTES = 1 << 40
 _PACKING = "4 and 2 bits in bit planes, or in ONNX's own types for newer runtimes (%(default)s)"
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+Give = Callable[[argparse.ArgumentParser], object]
 
 
-def add_commands(command: Command) -> None:
-    """Adds the command to a parser, loading nothing heavy; `command` takes a name, what to run and a line about it."""
+def add_commands(command: Command, home: Give) -> None:
+    """Adds the command to a parser, loading nothing heavy; `command` takes a name, what to run and a line about it.
+
+    `home` adds the option of that name, as the coordinator's other commands have it.
+    """
     own = command("export", _export, "write the trained model as ONNX files at several bit-widths")
     own.add_argument(
         "model", nargs="?", default="", metavar="RUN|FOLDER|CHECKPOINT|MEMORY", help="the newest ended run"
     )
-    own.add_argument("--home", type=Path, default=_HOME, help="the coordinator's folder (%(default)s)")
+    home(own)
     own.add_argument("--bits", default="8,6,5,4,3,2", help="widths (%(default)s)")
     own.add_argument("--profile", choices=("int8", "float", "both"), default="both", help="arithmetic (%(default)s)")
     own.add_argument("--packing", choices=("planes", "native"), default="planes", help=_PACKING)

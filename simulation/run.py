@@ -137,7 +137,7 @@ def simulate(order: Order, watch: Watch = lambda world: None) -> dict[str, Any]:
     with ExitStack() as stack:
         home = stack.enter_context(open_home(order.folder / "home", durable=False))
         run = _entered(home, order)
-        events = stack.enter_context((order.folder / "events.log").open("w"))
+        events = stack.enter_context((order.folder / "events.log").open("a"))
         world = _world(home, run, order, watch, stack)
         with redirect_stderr(events):
             world.run()
@@ -193,7 +193,7 @@ def _entered(home: Home, order: Order) -> str:
             home.database.change()
         ):  # first, so that no run is ever without it; of a run that never came it says nothing
             home.database.write("INSERT OR REPLACE INTO facts VALUES ('simulated', ?)", json.dumps(wanted))
-        return home.new_run(order.recipe, simulated=True)
+        return home.new_run(order.recipe, simulated=True, fleet=FLEET)
     fact = home.database.row("SELECT value FROM facts WHERE name = 'simulated'")
     if fact is None or json.loads(fact["value"]) != json.loads(json.dumps(wanted)):
         raise ConfigError(

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from coordinator.__main__ import _HOME
+from coordinator.__main__ import _folder, _parser
+from coordinator.front.again import HOME
 from coordinator.rollout.exported import read_export
 from export.command import add_commands
 from models.archs import spec_of
@@ -31,7 +32,7 @@ def parser():
         own.set_defaults(run_command=run)
         return own
 
-    add_commands(command)
+    add_commands(command, _folder)
     return whole
 
 
@@ -140,7 +141,7 @@ def test_json_that_cannot_be_written_says_so(home, tmp_path):
 
 
 def test_the_home_is_that_of_the_other_commands():
-    assert parser().parse_args(["export"]).home == _HOME
+    assert _parser().parse_args(["export"]).home == HOME
 
 
 def test_help(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -52,16 +53,17 @@ def test_of_long_lists_a_person_is_shown_the_end(capsys):
 def test_devices(finished, capsys):
     code, devices = output(capsys, "devices", "--home", str(finished.home), "--json")
     assert code == 0
-    assert [device["device"] for device in devices] == ["dev-0", "dev-1"]
+    assert [(device["fleet"], device["device"]) for device in devices] == [("test", "dev-0"), ("test", "dev-1")]
     assert {device["info"]["task"] for device in devices} == {"digits"}
-    assert "dev-1" in output(capsys, "devices", "--home", str(finished.home))[1]
+    text = output(capsys, "devices", "--home", str(finished.home))[1]
+    assert re.search(r"dev-1\W+test\W+digits\W+", text), text
 
 
 def test_what_devices_say_is_shown_as_it_is_and_commands_no_terminal(tmp_path, capsys):
     database = open_database(tmp_path / "fleet.sqlite")
     with database.change():
         reason = "[/red] no [bold]disk\x1b[2J"
-        database.write("INSERT INTO devices VALUES ('d-1', 'idle', 1, 'E-DISK', ?, '{}', 0, 0)", reason)
+        database.write("INSERT INTO devices VALUES ('test', 'd-1', 'idle', 1, 'E-DISK', ?, '{}', 0, 0)", reason)
     database.close()
     code, text = output(capsys, "devices", "--home", str(tmp_path))
     assert code == 0
@@ -186,6 +188,7 @@ def phase_of(home):
 
 
 def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, capsys):
+    """`resume` is typed as the interrupted process says: it knows the fleet and the broker."""
     home = tmp_path / "home"
     recipe = ["--recipe", "echo", "--devices", "1", "--rounds", "2", "--set", "model=vector-100"]
     serving = subprocess.Popen(
@@ -206,7 +209,7 @@ def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, caps
     assert (second.returncode, "another coordinator uses" in second.stderr) == (1, True)
     serving.send_signal(signal.SIGINT)
     _, said = serving.communicate(timeout=WAIT_S)
-    assert (serving.returncode, "`bitfleet resume` goes on" in said) == (130, True)
+    assert (serving.returncode, f"stopped; `bitfleet resume --home {home}` goes on where it was" in said) == (130, True)
 
     config = tmp_path / "agent.toml"
     config.write_text(
@@ -215,7 +218,7 @@ def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, caps
     )
     with start_python(tmp_path / "agent.log", "edge_agent", "run", "--config", str(config)):
         resumed = subprocess.run(
-            [sys.executable, "-m", "coordinator", "resume", *words(tmp_path, broker), "--json"],
+            [sys.executable, "-m", "coordinator", "resume", "--home", str(home), "--json"],
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
