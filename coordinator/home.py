@@ -22,7 +22,8 @@ from coordinator.rounds.planner import Planner
 from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
 from coordinator.state.registry import Registry
-from wire.errors import ConfigError, StateError, said_by
+from wire.errors import ConfigError, StateError
+from wire.files import make_folder, usable
 from wire.messages.fields import DEVICE_ID
 from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
@@ -137,7 +138,7 @@ class Home:
 @contextmanager
 def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[Home]:
     """Opens a folder for one coordinator of a fleet, made if need be; raises StateError while another one has it."""
-    _make(folder)
+    make_folder(folder, "--home")
     with _opened_lock(folder) as lock:
         if not _got(lock, fcntl.LOCK_EX):
             raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home")
@@ -150,7 +151,7 @@ def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[H
 @contextmanager
 def visit_home(folder: Path) -> Iterator[Home]:
     """Opens a folder, made if need be, beside the coordinator that may be at work there: to write, not to serve."""
-    _make(folder)
+    make_folder(folder, "--home")
     with _opened(folder, durable=True) as home:
         yield home
 
@@ -162,7 +163,7 @@ def shelf_of(folder: Path) -> Path:
 
 def in_use(folder: Path) -> bool:
     """Tells whether a coordinator works in a folder."""
-    with _use(folder / _LOCK):
+    with usable(folder / _LOCK, "--home"):
         try:
             with (folder / _LOCK).open() as lock:
                 return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
@@ -185,7 +186,7 @@ def refuse_another_fleet(folder: Path, fleet: str) -> None:
 
 def keys_of(folder: Path) -> tuple[str, str]:
     """Returns the public halves of the keys for plans and for models, made if need be; a coordinator may be at work."""
-    _make(folder)
+    make_folder(folder, "--home")
     return public_key(_made(folder / _KEY)), public_key(_made(folder / _MODEL_KEY))
 
 
@@ -199,23 +200,8 @@ def _opened(folder: Path, durable: bool) -> Iterator[Home]:
         database.close()
 
 
-@contextmanager
-def _use(path: Path) -> Iterator[None]:
-    """Raises StateError, naming `path` and what to do, where the system lets nobody do so."""
-    try:
-        yield
-    except OSError as exc:
-        remedy = "name a folder of your own with --home, or see whose this is and whether it may be written"
-        raise StateError(f"{path} cannot be used: {said_by(exc)}", remedy=remedy) from exc
-
-
-def _make(folder: Path) -> None:
-    with _use(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
 def _opened_lock(folder: Path) -> IO[str]:
-    with _use(folder / _LOCK):
+    with usable(folder / _LOCK, "--home"):
         return (folder / _LOCK).open("a+")
 
 
@@ -236,7 +222,7 @@ def _got(lock: IO[str], kind: int) -> bool:
 
 
 def _made(key: Path) -> Path:
-    with _use(key):
+    with usable(key, "--home"):
         try:
             if not key.exists():
                 make_key(key)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wire.errors import ConfigError, StateError
+from wire.errors import ConfigError
+from wire.files import check_json, leave_json
 from wire.settings import check_range
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def _export(options: argparse.Namespace) -> int:
     wish = Wish(widths, profiles, options.nested, _budget(options), packing=options.packing)
     report = make_ladder(source, wish, out, lambda text: print(text, flush=True))
     write_report(report, out)
-    if options.json:
-        _leave(options.json, json.dumps(report, indent=1))
+    leave_json(options.json, report)
     print(markdown(report), end="")
     print(f"\n{len(report['variants'])} files in {out}")
     return 0 if report["variants"] and not report["refused"] else 1
@@ -81,8 +80,7 @@ def _check(options: argparse.Namespace) -> None:
         check_range("--max-bytes", options.max_bytes, 1, _MOST_BYTES)
     if options.max_drop is not None:
         check_range("--max-drop", options.max_drop, 0, 100)
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise ConfigError(f"--json {options.json}: there is no such folder", remedy="make it first")
+    check_json(options.json)
 
 
 def _found(text: str, home: Path) -> Path:
@@ -112,10 +110,3 @@ def _budget(options: argparse.Namespace) -> Budget | None:
     if options.max_bytes is not None:
         return Budget(most_bytes=options.max_bytes)
     return None if options.max_drop is None else Budget(most_drop=options.max_drop / 100)
-
-
-def _leave(path: Path, text: str) -> None:
-    try:
-        path.write_text(text + "\n", "utf-8")
-    except OSError as exc:
-        raise StateError(f"{path} cannot be written: {exc.strerror}", remedy="the report is in the folder too") from exc

@@ -25,6 +25,7 @@ from simulation.crowd import FLEET, Crowd, Seat
 from simulation.executor import Executor, InlineExecutor, LocalExecutor
 from simulation.jobs import Jobs
 from wire.errors import ConfigError
+from wire.files import make_folder, usable
 from wire.settings import check_range
 from wire.transport import Hub, MemoryTransport
 
@@ -133,11 +134,12 @@ class World:
 def simulate(order: Order, watch: Watch = lambda world: None) -> dict[str, Any]:
     """Runs or resumes the run in the order's folder to its end and returns its figures; none is done twice."""
     provide_data(order.recipe)
-    order.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(order.folder, "--dir")
     with ExitStack() as stack:
         home = stack.enter_context(open_home(order.folder / "home", durable=False))
         run = _entered(home, order)
-        events = stack.enter_context((order.folder / "events.log").open("a"))
+        with usable(order.folder / "events.log", "--dir"):
+            events = stack.enter_context((order.folder / "events.log").open("a"))
         world = _world(home, run, order, watch, stack)
         with redirect_stderr(events):
             world.run()

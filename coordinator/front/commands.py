@@ -15,7 +15,7 @@ from coordinator.broker import start_broker
 from coordinator.front.again import BROKER, FLEET, again, told_how_to_go_on
 from coordinator.front.demo import DemoOptions, run_demo
 from coordinator.front.report import figures_of
-from coordinator.recipe import Recipe, load_recipe
+from coordinator.recipe import Recipe, ordered_recipe
 from coordinator.rollout.book import RolloutBook
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import last_round
@@ -85,7 +85,7 @@ def status_command(options: argparse.Namespace) -> int:
             outcomes = Book(database, run).outcomes(row.number)
             facts |= {"reason": row.reason, "round": row.number, "phase": row.phase.value}
             facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
-    print_facts(options, facts)
+    _print_figures(options, facts)
     return 0
 
 
@@ -114,7 +114,6 @@ def runs_command(options: argparse.Namespace) -> int:
 def broker_command(options: argparse.Namespace) -> int:
     """Keeps a broker running until interrupted."""
     folder = options.folder.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     with start_broker(options.kind, folder, options.port) as broker:
         print(f"{broker.kind} at {broker.url}, files in {folder}; stop with Ctrl-C", flush=True)
         while broker.alive():
@@ -128,11 +127,8 @@ def data_command(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    settings = [f'task="{options.task}"', 'model=""'] if options.task else []
-    settings += [f"devices.goal={options.devices}"] if options.devices else []
-    settings += [f"rounds={options.rounds}"] if options.rounds else []
-    settings += [f"seed={options.seed}"] if options.seed is not None else []
-    return load_recipe(options.recipe, [*settings, *options.set])
+    words = {"task": options.task, "goal": options.devices, "rounds": options.rounds, "seed": options.seed}
+    return ordered_recipe(options.recipe, options.set, **words)
 
 
 def serving_of(options: argparse.Namespace) -> Serving:
@@ -153,7 +149,7 @@ def _finished(options: argparse.Namespace, run: str) -> int:
     with closing(_open(options)) as database:
         facts = figures_of(database.ledger(run))
         waiting = RolloutBook(database).unfinished()
-    print_facts(options, facts)
+    _print_figures(options, facts)
     if facts["status"] == "stopped":
         command = again(options, "resume", run, known=_KNOWN)
         print(f"bitfleet: run {run} was stopped: `{command}` goes on with it", file=sys.stderr)
@@ -185,6 +181,12 @@ def _open_run(home: Path, name: str) -> dict[str, Any]:
         if row["run"] == name or (unfinished and not name):
             return row
     raise StateError(f"no open run {name!r} in {home}", remedy="`bitfleet runs` lists what there is")
+
+
+def _print_figures(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    """Prints a run's figures; to a person, who sees the number of the present `round` too, says what is counted."""
+    names = {} if options.json else {"rounds": "rounds_done"}
+    print_facts(options, {names.get(name, name): value for name, value in facts.items()})
 
 
 def print_facts(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:

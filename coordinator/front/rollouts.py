@@ -23,6 +23,7 @@ from coordinator.rollout.stages import OVER, PASS_OVER, Rollout, obey
 from coordinator.rollout.start import Request, start_rollout
 from coordinator.state.database import open_database
 from wire.errors import StateError
+from wire.files import usable
 from wire.sign import make_key, public_key
 
 __all__ = [
@@ -109,8 +110,9 @@ def keys_command(options: argparse.Namespace) -> int:
     """Prints the public halves of the keys; keys that are not there yet are made."""
     plans, models = keys_of(_home(options))
     if options.key is not None:
-        if not options.key.exists():
-            make_key(options.key)
+        with usable(options.key, "--key"):
+            if not options.key.exists():
+                make_key(options.key)
         models = public_key(options.key)
     if options.json:
         print(json.dumps({"coordinator_key": plans, "model_keys": [models]}, indent=2))

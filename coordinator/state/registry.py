@@ -15,6 +15,7 @@ __all__ = ["Device", "Registry"]
 
 _AWAY = ("lost", "disconnected")
 _INFO_BYTES = 4096
+_TASK_SIGNS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Registry:
     def eligible(self, task: str) -> list[str]:
         """Returns the devices that are here and hold data for the task, sorted by id."""
         return sorted(d.id for d in self.devices.values() if d.here and d.info.get("task") == task)
+
+    def tasks_besides(self, task: str) -> list[str]:
+        """Returns the task of every device that is here and holds data for another one, as a text that is safe."""
+        held = (d.info["task"] for d in self.devices.values() if d.here and "task" in d.info)
+        return [repr(other)[:_TASK_SIGNS] for other in held if other != task]
 
     def save(self) -> None:
         """Writes what changed; only within a change of the database."""

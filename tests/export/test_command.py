@@ -21,6 +21,7 @@ from models.personal.memory import CENTRES, PERSONAL, encode_memory
 from tests.export.ladder.test_run import run_at
 from tests.public_names import ROOT
 from wire.errors import ConfigError, StateError
+from wire.files import leave_json
 
 
 def parser():
@@ -136,8 +137,11 @@ def test_the_folder_of_a_run_is_not_written_over(home, tmp_path):
 
 
 def test_json_that_cannot_be_written_says_so(home, tmp_path):
-    with pytest.raises(StateError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="is a folder; name a file"):
         export("--home", home, "--bits", "8", "--profile", "float", "--out", tmp_path / "out", "--json", tmp_path)
+    with pytest.raises(StateError, match=r"--json .*/loop cannot be written: Too many levels"):
+        (tmp_path / "loop").symlink_to("loop")
+        leave_json(tmp_path / "loop", {})
 
 
 def test_the_home_is_that_of_the_other_commands():

@@ -39,6 +39,7 @@ def test_status(finished, capsys):
     assert output(capsys, "status", "--home", str(finished.home), "--json", "--run", finished.run) == (0, facts)
     code, text = output(capsys, "status", "--home", str(finished.home))
     assert f"model_digest       {finished.model_digest}" in text
+    assert re.search("^rounds_done +2$", text, re.M)
     assert facts["reason"] == ""
 
 
@@ -92,6 +93,38 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path, capsys, words):
     code, text = output(capsys, *words, "--home", str(tmp_path / "file" / "home"))
     assert (code, text.count("\n")) == (1, 1)
     assert f"E-STATE: {tmp_path}/file/home cannot be used: Not a directory; name a folder of your own" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [(["broker"], "--folder"), (["demo", "--recipe", "echo"], "--dir"), (["simulate", "--recipe", "echo"], "--dir")],
+)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys, words, option):
+    (tmp_path / "file").write_text("no folder")
+    for folder, said in (("file/folder", "Not a directory"), ("file", "File exists")):
+        code, text = output(capsys, *words, option, str(tmp_path / folder))
+        assert (code, text.count("bitfleet: ")) == (1, 1)
+        assert re.search(rf"E-STATE: {tmp_path}/file\S* cannot be used: ({said}|Not a directory); name a folder", text)
+        assert f"with {option}, or see whose" in text
+
+
+@pytest.mark.parametrize("command", ["demo", "simulate"])
+def test_figures_that_could_not_be_left_are_refused_before_the_work(tmp_path, capsys, command):
+    words = [command, "--recipe", "echo", "--dir", str(tmp_path / "run"), "--json"]
+    code, text = output(capsys, *words, str(tmp_path / "no" / "x.json"))
+    assert (code, f"E-CONFIG: --json {tmp_path}/no/x.json: there is no folder {tmp_path}/no; make" in text) == (1, True)
+    code, text = output(capsys, *words, str(tmp_path))
+    assert (code, f"E-CONFIG: --json {tmp_path} is a folder; name a file" in text) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["none/key", "file/key"])
+def test_a_key_that_cannot_be_made_is_not_said_to_be_there(tmp_path, capsys, name):
+    (tmp_path / "file").write_text("no folder")
+    code, text = output(capsys, "keys", "--home", str(tmp_path / "home"), "--key", str(tmp_path / name))
+    assert (code, text.count("\n"), "never overwritten" in text) == (1, 1, False)
+    assert f"E-CONFIG: key {tmp_path}/{name} cannot be made: No" in text
+    assert "see that its folder is there" in text
 
 
 def test_a_lock_that_cannot_be_opened_is_named(tmp_path, capsys):
