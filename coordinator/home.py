@@ -22,7 +22,8 @@ from coordinator.rounds.planner import Planner
 from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
 from coordinator.state.registry import Registry
-from wire.errors import ConfigError, StateError, said_by
+from wire.errors import ConfigError, StateError
+from wire.files import make_folder, usable
 from wire.messages.fields import DEVICE_ID
 from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
@@ -68,8 +69,13 @@ class Home:
         """Returns a run's folder."""
         return self.folder / "runs" / run
 
-    def new_run(self, recipe: Recipe, simulated: bool = False, name: str = "") -> str:
-        """Enters a new run and returns its name; a name that was used before is refused."""
+    def new_run(
+        self, recipe: Recipe, simulated: bool = False, name: str = "", *, fleet: str = "", broker: str = ""
+    ) -> str:
+        """Enters a new run and returns its name; a name that was used before is refused.
+
+        `fleet` and the address of the `broker` are what `bitfleet resume` need not be told.
+        """
         run = name or f"{time.strftime('%m%d-%H%M%S')}-{token_hex(3)}"
         if not DEVICE_ID.fullmatch(run):
             raise ConfigError(f"run name {run!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
@@ -77,8 +83,9 @@ class Home:
             raise StateError(f"there is a run {run!r} in {self.folder}", remedy="choose another name")
         with self.database.change():
             self.database.write(
-                "INSERT INTO runs (run, recipe, status, created, simulated) VALUES (?, ?, 'open', ?, ?)",
-                run, json.dumps(recipe.to_json()), time.time(), int(simulated),
+                "INSERT INTO runs (run, recipe, status, created, simulated, fleet, broker) "
+                "VALUES (?, ?, 'open', ?, ?, ?, ?)",
+                run, json.dumps(recipe.to_json()), time.time(), int(simulated), fleet, broker,
             )  # fmt: skip
             self.database.note("run", run, status="open", simulated=simulated, recipe=recipe.to_json())
         return run
@@ -90,6 +97,11 @@ class Home:
             with self.database.change():
                 self.database.write("UPDATE runs SET status = 'open', reason = '' WHERE run = ?", run)
                 self.database.note("run", run, newest.number, status="open", reason="resumed")
+
+    def move(self, run: str, fleet: str, broker: str) -> None:
+        """Enters where a run goes on: at a broker that may be another one than before."""
+        with self.database.change():
+            self.database.write("UPDATE runs SET fleet = ?, broker = ? WHERE run = ?", fleet, broker, run)
 
     def recipe(self, run: str) -> Recipe:
         """Returns the recipe that a run was opened with."""
@@ -104,7 +116,7 @@ class Home:
         """Returns the run, ready to go on from wherever it stands."""
         planner = Planner(run, self.recipe(run), self.run_folder(run), self.session, self._noise_secret(), self.durable)
         planner.resume(self._last_state(run))
-        registry = Registry(self.database)
+        registry = Registry(self.database, fleet)
         registry.recall()
         topics = Topics(fleet)
         state = RunState(run, planner, self.database, registry, transport, topics, clock, self.sign, shelf=self.shelf)
@@ -126,7 +138,7 @@ class Home:
 @contextmanager
 def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[Home]:
     """Opens a folder for one coordinator of a fleet, made if need be; raises StateError while another one has it."""
-    _make(folder)
+    make_folder(folder, "--home")
     with _opened_lock(folder) as lock:
         if not _got(lock, fcntl.LOCK_EX):
             raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home")
@@ -139,7 +151,7 @@ def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[H
 @contextmanager
 def visit_home(folder: Path) -> Iterator[Home]:
     """Opens a folder, made if need be, beside the coordinator that may be at work there: to write, not to serve."""
-    _make(folder)
+    make_folder(folder, "--home")
     with _opened(folder, durable=True) as home:
         yield home
 
@@ -151,7 +163,7 @@ def shelf_of(folder: Path) -> Path:
 
 def in_use(folder: Path) -> bool:
     """Tells whether a coordinator works in a folder."""
-    with _use(folder / _LOCK):
+    with usable(folder / _LOCK, "--home"):
         try:
             with (folder / _LOCK).open() as lock:
                 return not _got(lock, fcntl.LOCK_SH)  # whoever else looks may do so too
@@ -174,7 +186,7 @@ def refuse_another_fleet(folder: Path, fleet: str) -> None:
 
 def keys_of(folder: Path) -> tuple[str, str]:
     """Returns the public halves of the keys for plans and for models, made if need be; a coordinator may be at work."""
-    _make(folder)
+    make_folder(folder, "--home")
     return public_key(_made(folder / _KEY)), public_key(_made(folder / _MODEL_KEY))
 
 
@@ -188,23 +200,8 @@ def _opened(folder: Path, durable: bool) -> Iterator[Home]:
         database.close()
 
 
-@contextmanager
-def _use(path: Path) -> Iterator[None]:
-    """Raises StateError, naming `path` and what to do, where the system lets nobody do so."""
-    try:
-        yield
-    except OSError as exc:
-        remedy = "name a folder of your own with --home, or see whose this is and whether it may be written"
-        raise StateError(f"{path} cannot be used: {said_by(exc)}", remedy=remedy) from exc
-
-
-def _make(folder: Path) -> None:
-    with _use(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
 def _opened_lock(folder: Path) -> IO[str]:
-    with _use(folder / _LOCK):
+    with usable(folder / _LOCK, "--home"):
         return (folder / _LOCK).open("a+")
 
 
@@ -225,7 +222,7 @@ def _got(lock: IO[str], kind: int) -> bool:
 
 
 def _made(key: Path) -> Path:
-    with _use(key):
+    with usable(key, "--home"):
         try:
             if not key.exists():
                 make_key(key)

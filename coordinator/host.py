@@ -150,7 +150,7 @@ class Host:
 
 def host_alone(home: Home, fleet: str, transport: Transport, clock: Callable[[], float]) -> Host:
     """Returns the host of a fleet's roll-outs, without a run."""
-    registry = Registry(home.database)
+    registry = Registry(home.database, fleet)
     registry.recall()
     post = Post(transport, Topics(fleet), home.session, ["state", "info", "ask"])
     return Host(home, post, registry, clock)

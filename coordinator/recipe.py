@@ -28,7 +28,7 @@ from wire.errors import ConfigError, said_by
 from wire.settings import check_range, parse_setting, read_toml, settings_from
 from wire.spec import ModelSpec
 
-__all__ = ["Recipe", "load_recipe", "recipe_from_json", "recipe_names"]
+__all__ = ["Recipe", "load_recipe", "ordered_recipe", "recipe_from_json", "recipe_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,20 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
                 raise ConfigError(f"setting {setting!r}: {key!r} is not a table")
         place[keys[-1]] = value
     return settings_from(Recipe, {"name": path.stem, **table}, f"recipe {name}")
+
+
+def ordered_recipe(
+    name: str, settings: Iterable[str], *, task: str, goal: int, rounds: int, seed: int | None
+) -> Recipe:
+    """Returns a recipe as the options of a command order it: 0, None and "" leave what it says; `settings` come last.
+
+    `goal` is how many devices a round needs. A task comes with its own net.
+    """
+    said = [f'task="{task}"', 'model=""'] if task else []
+    said += [f"devices.goal={goal}"] if goal else []
+    said += [f"rounds={rounds}"] if rounds else []
+    said += [f"seed={seed}"] if seed is not None else []
+    return load_recipe(name, [*said, *settings])
 
 
 def recipe_from_json(table: Mapping[str, Any]) -> Recipe:

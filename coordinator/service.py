@@ -30,12 +30,13 @@ _PIECE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Where a coordinator lives and how it reaches its devices."""
+    """Where a coordinator lives and how it reaches its devices; `broker` is the address as it was given."""
 
     home: Path
     fleet: str
     link: Link
     keepalive_s: int = 30
+    broker: str = ""
 
 
 def serve(
@@ -51,7 +52,11 @@ def serve(
     With `reopen` it goes on with a run that was stopped, too.
     """
     with open_home(serving.home, fleet=serving.fleet) as home:
-        name = home.new_run(recipe, name=run) if recipe else run
+        if recipe:
+            name = home.new_run(recipe, name=run, fleet=serving.fleet, broker=serving.broker)
+        else:
+            name = run
+            home.move(name, serving.fleet, serving.broker)
         if reopen:
             home.reopen(name)
         transport = open_transport(serving, home)

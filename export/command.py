@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wire.errors import ConfigError, StateError
+from wire.errors import ConfigError
+from wire.files import check_json, leave_json
 from wire.settings import check_range
 
 if TYPE_CHECKING:
@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
-_HOME = Path("~/.local/share/bitfleet")  # as the coordinator's other commands
 _BITS = (2, 8)
 _MOST_BYTES = 1 << 40
 _PACKING = "4 and 2 bits in bit planes, or in ONNX's own types for newer runtimes (%(default)s)"
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+Give = Callable[[argparse.ArgumentParser], object]
 
 
-def add_commands(command: Command) -> None:
-    """Adds the command to a parser, loading nothing heavy; `command` takes a name, what to run and a line about it."""
+def add_commands(command: Command, home: Give) -> None:
+    """Adds the command to a parser, loading nothing heavy; `command` takes a name, what to run and a line about it.
+
+    `home` adds the option of that name, as the coordinator's other commands have it.
+    """
     own = command("export", _export, "write the trained model as ONNX files at several bit-widths")
     own.add_argument(
         "model", nargs="?", default="", metavar="RUN|FOLDER|CHECKPOINT|MEMORY", help="the newest ended run"
     )
-    own.add_argument("--home", type=Path, default=_HOME, help="the coordinator's folder (%(default)s)")
+    home(own)
     own.add_argument("--bits", default="8,6,5,4,3,2", help="widths (%(default)s)")
     own.add_argument("--profile", choices=("int8", "float", "both"), default="both", help="arithmetic (%(default)s)")
     own.add_argument("--packing", choices=("planes", "native"), default="planes", help=_PACKING)
@@ -62,8 +65,7 @@ def _export(options: argparse.Namespace) -> int:
     wish = Wish(widths, profiles, options.nested, _budget(options), packing=options.packing)
     report = make_ladder(source, wish, out, lambda text: print(text, flush=True))
     write_report(report, out)
-    if options.json:
-        _leave(options.json, json.dumps(report, indent=1))
+    leave_json(options.json, report)
     print(markdown(report), end="")
     print(f"\n{len(report['variants'])} files in {out}")
     return 0 if report["variants"] and not report["refused"] else 1
@@ -78,8 +80,7 @@ def _check(options: argparse.Namespace) -> None:
         check_range("--max-bytes", options.max_bytes, 1, _MOST_BYTES)
     if options.max_drop is not None:
         check_range("--max-drop", options.max_drop, 0, 100)
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise ConfigError(f"--json {options.json}: there is no such folder", remedy="make it first")
+    check_json(options.json)
 
 
 def _found(text: str, home: Path) -> Path:
@@ -109,10 +110,3 @@ def _budget(options: argparse.Namespace) -> Budget | None:
     if options.max_bytes is not None:
         return Budget(most_bytes=options.max_bytes)
     return None if options.max_drop is None else Budget(most_drop=options.max_drop / 100)
-
-
-def _leave(path: Path, text: str) -> None:
-    try:
-        path.write_text(text + "\n", "utf-8")
-    except OSError as exc:
-        raise StateError(f"{path} cannot be written: {exc.strerror}", remedy="the report is in the folder too") from exc

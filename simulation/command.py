@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wire.errors import ConfigError
+from wire.files import check_json, leave_json
 
 if TYPE_CHECKING:
     from coordinator.recipe import Recipe
@@ -53,7 +54,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from simulation.run import Order, simulate  # noqa: PLC0415
 
     check_plots(options.plot)
-    _check_json(options.json)
+    check_json(options.json)
     folder = _folder(options)
     if options.resume:
         order = _left(options, folder)
@@ -77,7 +78,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from simulation.sweep import Sweep, sweep, table_of  # noqa: PLC0415
 
     check_plots(options.plot)
-    _check_json(options.json)
+    check_json(options.json)
     folder = _folder(options)
     recipes = tuple(_recipe(options, name.strip(), None) for name in options.recipes.split(","))
     ordered = Sweep(recipes, _seeds(options.seeds), folder, options.devices, options.workers, options.ray)
@@ -94,13 +95,10 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace, name: str, seed: int | None) -> Recipe:
-    from coordinator.recipe import load_recipe  # noqa: PLC0415
+    from coordinator.recipe import ordered_recipe  # noqa: PLC0415
 
-    settings = [f'task="{options.task}"', 'model=""'] if options.task else []
-    settings += [f"devices.goal={options.clients_per_round}"] if options.clients_per_round else []
-    settings += [f"rounds={options.rounds}"] if options.rounds else []
-    settings += [f"seed={seed}"] if seed is not None else []
-    return load_recipe(name, [*settings, *options.set])  # what is set has the last word, as for the other commands
+    words = {"task": options.task, "goal": options.clients_per_round, "rounds": options.rounds, "seed": seed}
+    return ordered_recipe(name, options.set, **words)
 
 
 def _left(options: argparse.Namespace, folder: Path) -> Any:
@@ -135,14 +133,8 @@ def _seeds(text: str) -> tuple[int, ...]:
         raise ConfigError(f"--seeds {text}", remedy="write whole numbers with commas between: 1,2,3") from exc
 
 
-def _check_json(path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(f"--json {path}: there is no folder {path.absolute().parent}", remedy="make it first")
-
-
 def _leave(options: argparse.Namespace, runs: Sequence[tuple[str, Facts]], facts: Facts) -> None:
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    leave_json(options.json, facts)
     if options.plot:
         from simulation.plots import curve_of, draw  # noqa: PLC0415
 

@@ -44,7 +44,7 @@ class Shown:
             self._read(world, rounds)
         self.at = at
         part = 1 - running / state.planner.recipe.devices.goal if running else 0.0
-        name = f"{self.title}round {min(rounds, self.done + 1)} of {rounds}"
+        name = f"{self.title}{self.done} of {rounds} rounds done"
         self.bar.update(self.task, completed=min(rounds, self.done + max(0.0, part)), description=name)
 
     def _read(self, world: World, rounds: int) -> None:
@@ -55,7 +55,8 @@ class Shown:
             if line["event"] == "evaluated":
                 self.bar.update(self.task, figures=_figures(line))
             if self.plainly and line["event"] == "evaluated":
-                self.bar.console.print(plain(f"{self.title}round {self.done + 1} of {rounds}: {_figures(line)}"))
+                done = f"{self.done + 1} of {rounds} done"  # with the next line, of the same moment
+                self.bar.console.print(plain(f"{self.title}round {line['round']}: {_figures(line)}; {done}"))
             if reason := _trouble(line):
                 self._say_once(reason, line["round"])
 
@@ -63,7 +64,7 @@ class Shown:
         """Says why something did not work, the first time that it happens."""
         if reason not in self.said:
             self.said.add(reason)
-            self.bar.console.print(plain(f"{self.title}round {number + 1} {reason}"))
+            self.bar.console.print(plain(f"{self.title}round {number}: {reason}"))
 
 
 @contextmanager

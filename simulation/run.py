@@ -25,6 +25,7 @@ from simulation.crowd import FLEET, Crowd, Seat
 from simulation.executor import Executor, InlineExecutor, LocalExecutor
 from simulation.jobs import Jobs
 from wire.errors import ConfigError
+from wire.files import make_folder, usable
 from wire.settings import check_range
 from wire.transport import Hub, MemoryTransport
 
@@ -133,11 +134,12 @@ class World:
 def simulate(order: Order, watch: Watch = lambda world: None) -> dict[str, Any]:
     """Runs or resumes the run in the order's folder to its end and returns its figures; none is done twice."""
     provide_data(order.recipe)
-    order.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(order.folder, "--dir")
     with ExitStack() as stack:
         home = stack.enter_context(open_home(order.folder / "home", durable=False))
         run = _entered(home, order)
-        events = stack.enter_context((order.folder / "events.log").open("w"))
+        with usable(order.folder / "events.log", "--dir"):
+            events = stack.enter_context((order.folder / "events.log").open("a"))
         world = _world(home, run, order, watch, stack)
         with redirect_stderr(events):
             world.run()
@@ -193,7 +195,7 @@ def _entered(home: Home, order: Order) -> str:
             home.database.change()
         ):  # first, so that no run is ever without it; of a run that never came it says nothing
             home.database.write("INSERT OR REPLACE INTO facts VALUES ('simulated', ?)", json.dumps(wanted))
-        return home.new_run(order.recipe, simulated=True)
+        return home.new_run(order.recipe, simulated=True, fleet=FLEET)
     fact = home.database.row("SELECT value FROM facts WHERE name = 'simulated'")
     if fact is None or json.loads(fact["value"]) != json.loads(json.dumps(wanted)):
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from wire.errors import ConfigError, WireError, said_by
@@ -27,8 +28,11 @@ def make_key(path: Path) -> None:
         os.link(draft, path)  # whole or not at all, and only if there is none
         draft.unlink()
     except OSError as exc:
-        draft.unlink(missing_ok=True)
-        raise ConfigError(f"key {path} cannot be made: {exc}", remedy="a key is never overwritten") from exc
+        with suppress(OSError):
+            draft.unlink()
+        there = isinstance(exc, FileExistsError)
+        remedy = "a key is never overwritten" if there else "see that its folder is there and may be written"
+        raise ConfigError(f"key {path} cannot be made: {said_by(exc)}", remedy=remedy) from exc
 
 
 def signer(path: Path) -> Callable[[bytes], bytes]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.broker import start_broker
+from coordinator.front.again import BROKER, FLEET, again, told_how_to_go_on
 from coordinator.front.demo import DemoOptions, run_demo
 from coordinator.front.report import figures_of
-from coordinator.recipe import Recipe, load_recipe
+from coordinator.recipe import Recipe, ordered_recipe
 from coordinator.rollout.book import RolloutBook
 from coordinator.rounds.book import Book
 from coordinator.rounds.phases import last_round
@@ -23,6 +24,7 @@ from coordinator.state.database import Database, open_database
 from models.fetch import fetch_command
 from wire.errors import StateError
 from wire.links.link import parse_link
+from wire.topics import Topics
 
 __all__ = [
     "broker_command",
@@ -39,18 +41,31 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 5
+_KNOWN = ("fleet", "broker")  # of a run, to its home
 
 
 def serve_command(options: argparse.Namespace) -> int:
     """Runs a recipe to its end."""
-    run = serve(serving_of(options), _recipe(options), options.run_name)
+    serving, recipe = serving_of(options), _recipe(options)
+    with told_how_to_go_on(again(options, "resume", known=_KNOWN)):
+        run = serve(serving, recipe, options.run_name)
     return _finished(options, run)
 
 
 def resume_command(options: argparse.Namespace) -> int:
-    """Goes on with an open run, or with one that was stopped if it is named."""
-    run = _open_run(options.home.expanduser(), options.run)
-    return _finished(options, serve(serving_of(options), None, run, reopen=bool(options.run)))
+    """Goes on with an open run, or with one that was stopped if it is named; its fleet and broker are those it had."""
+    row = _open_run(options.home.expanduser(), options.run)
+    fleet = row.get("fleet") or options.fleet or FLEET  # a run of an older version has none
+    if options.fleet not in (None, fleet):
+        remedy = "leave --fleet out, or name a run of that fleet"
+        raise StateError(f"run {row['run']!r} is of fleet {fleet!r}, not {options.fleet!r}", remedy=remedy)
+    broker = options.broker or row.get("broker") or BROKER
+    options = argparse.Namespace(**{**vars(options), "fleet": fleet, "broker": broker})
+    serving = serving_of(options)
+    words = ("resume", options.run) if options.run else ("resume",)
+    with told_how_to_go_on(again(options, *words, known=_KNOWN)):
+        run = serve(serving, None, row["run"], reopen=bool(options.run))
+    return _finished(options, run)
 
 
 def demo_command(options: argparse.Namespace) -> int:
@@ -70,18 +85,20 @@ def status_command(options: argparse.Namespace) -> int:
             outcomes = Book(database, run).outcomes(row.number)
             facts |= {"reason": row.reason, "round": row.number, "phase": row.phase.value}
             facts["waiting_for"] = sorted(device for device, outcome in outcomes.items() if not outcome)
-    print_facts(options, facts)
+    _print_figures(options, facts)
     return 0
 
 
 def devices_command(options: argparse.Namespace) -> int:
     """Prints the devices."""
     with closing(_open(options)) as database:
-        rows = database.rows("SELECT * FROM devices ORDER BY device")
-    devices = [{**dict(row), "info": json.loads(row["info"])} for row in rows]
+        rows = [{"fleet": "", **dict(row)} for row in database.rows("SELECT * FROM devices")]  # older homes: no fleet
+    devices = [{**row, "info": json.loads(row["info"])} for row in rows]
+    devices.sort(key=lambda one: (one["fleet"], one["device"]))
     for one in [] if options.json else devices:
         one["last_seen"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["last_seen"]))
-    print_table(options, devices, ("device", "state", "code", "reason", "last_seen"))
+        one["task"] = one["info"].get("task", "")
+    print_table(options, devices, ("device", "fleet", "task", "state", "code", "reason", "last_seen"))
     return 0
 
 
@@ -97,7 +114,6 @@ def runs_command(options: argparse.Namespace) -> int:
 def broker_command(options: argparse.Namespace) -> int:
     """Keeps a broker running until interrupted."""
     folder = options.folder.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     with start_broker(options.kind, folder, options.port) as broker:
         print(f"{broker.kind} at {broker.url}, files in {folder}; stop with Ctrl-C", flush=True)
         while broker.alive():
@@ -111,15 +127,13 @@ def data_command(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    settings = [f'task="{options.task}"', 'model=""'] if options.task else []
-    settings += [f"devices.goal={options.devices}"] if options.devices else []
-    settings += [f"rounds={options.rounds}"] if options.rounds else []
-    settings += [f"seed={options.seed}"] if options.seed is not None else []
-    return load_recipe(options.recipe, [*settings, *options.set])
+    words = {"task": options.task, "goal": options.devices, "rounds": options.rounds, "seed": options.seed}
+    return ordered_recipe(options.recipe, options.set, **words)
 
 
 def serving_of(options: argparse.Namespace) -> Serving:
     """Returns where the coordinator lives and how it reaches its devices, as the options say."""
+    Topics(options.fleet)  # raises what is wrong with the name, before a run has it
     link = parse_link(
         options.broker,
         username=options.username,
@@ -128,18 +142,20 @@ def serving_of(options: argparse.Namespace) -> Serving:
         cert_file=options.cert_file,
         key_file=options.key_file,
     )
-    return Serving(options.home.expanduser(), options.fleet, link)
+    return Serving(options.home.expanduser(), options.fleet, link, broker=options.broker)
 
 
 def _finished(options: argparse.Namespace, run: str) -> int:
     with closing(_open(options)) as database:
         facts = figures_of(database.ledger(run))
         waiting = RolloutBook(database).unfinished()
-    print_facts(options, facts)
+    _print_figures(options, facts)
     if facts["status"] == "stopped":
-        print(f"bitfleet: run {run} was stopped: `bitfleet resume {run}` goes on with it", file=sys.stderr)
+        command = again(options, "resume", run, known=_KNOWN)
+        print(f"bitfleet: run {run} was stopped: `{command}` goes on with it", file=sys.stderr)
     if waiting:
-        print(f"bitfleet: roll-out {waiting} waits: `bitfleet rollout resume` goes on with it", file=sys.stderr)
+        command = again(options, "rollout", "resume", known=("fleet",))
+        print(f"bitfleet: roll-out {waiting} waits: `{command}` goes on with it", file=sys.stderr)
     return 0 if facts["status"] == "done" else 1
 
 
@@ -154,17 +170,23 @@ def _newest(database: Database) -> str:
     return str(row["run"])
 
 
-def _open_run(home: Path, name: str) -> str:
+def _open_run(home: Path, name: str) -> dict[str, Any]:
     with closing(open_database(home / "fleet.sqlite", read_only=True)) as database:
-        rows = database.rows("SELECT run, status FROM runs ORDER BY rowid DESC")
-    for row in rows:
+        rows = database.rows("SELECT * FROM runs ORDER BY rowid DESC")
+    for row in map(dict, rows):
         reported = (home / "runs" / row["run"] / "report.json").exists()
         unfinished = row["status"] == "open" or not reported
         if row["run"] == name and not unfinished and row["status"] != "stopped":
             raise StateError(f"run {name!r} is {row['status']}", remedy="start a new one with `bitfleet serve`")
         if row["run"] == name or (unfinished and not name):
-            return str(row["run"])
+            return row
     raise StateError(f"no open run {name!r} in {home}", remedy="`bitfleet runs` lists what there is")
+
+
+def _print_figures(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    """Prints a run's figures; to a person, who sees the number of the present `round` too, says what is counted."""
+    names = {} if options.json else {"rounds": "rounds_done"}
+    print_facts(options, {names.get(name, name): value for name, value in facts.items()})
 
 
 def print_facts(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:

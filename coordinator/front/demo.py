@@ -23,6 +23,7 @@ from coordinator.state.database import open_database
 from models.fetch import cached, fetch
 from models.tasks import dataset_of
 from wire.errors import DataError, StateError
+from wire.files import check_json, leave_json, make_folder, usable
 from wire.pipe import die_with_parent, python_module
 
 __all__ = ["DemoOptions", "agent_config", "provide_data", "run_demo", "start_python"]
@@ -43,13 +44,15 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions) -> int:
     """Runs the federation to its end, shows it, and leaves the figures; returns the exit status."""
+    check_json(options.json)
     provide_data(options.recipe)
     home, logs = options.folder / "home", options.folder / "logs"
     for folder in (home, logs, options.folder / "broker"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, "--dir")
     keys = keys_of(home)
     recipe = options.folder / "recipe.json"
-    recipe.write_text(json.dumps(options.recipe.to_json(), indent=2))
+    with usable(recipe, "--dir"):
+        recipe.write_text(json.dumps(options.recipe.to_json(), indent=2))
     began_s = time.monotonic()
     with ExitStack() as stack:
         broker = stack.enter_context(start_broker(options.broker, options.folder / "broker"))
@@ -64,8 +67,7 @@ def run_demo(options: DemoOptions) -> int:
         facts = _facts(options, broker.kind, time.monotonic() - began_s)
         _show(facts, logs)
         facts["exports"] = _exports(options, broker.url, facts["run"])
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    leave_json(options.json, facts)
     return 0
 
 

@@ -31,7 +31,8 @@ class Progress:
     recipe: Recipe
     broker: str
     seen: int = 0
-    round: int = -1
+    round: int = 0
+    done: int = 0
     phase: str = "starting"
     evaluated: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -49,8 +50,8 @@ class Progress:
 
     def table(self) -> Table:
         """Returns the devices as a table."""
-        title = f"{self.recipe.name} on {self.recipe.task}, {self.broker}: round {max(0, self.round) + 1}"
-        table = Table(title=f"{title} of {self.recipe.rounds}, {self.phase}", title_justify="left")
+        title = f"{self.recipe.name} on {self.recipe.task}, {self.broker}: round {self.round}, {self.phase}"
+        table = Table(title=f"{title}; {self._done()}", title_justify="left")
         for name in ("device", "state", "round", "loss", "after", "bytes", "seconds", "peak MB"):
             table.add_column(name, justify="left" if name in ("device", "state") else "right")
         for name in sorted(self.devices):
@@ -71,7 +72,7 @@ class Progress:
             for device in line.get("devices", ()):
                 self.devices.setdefault(device, {})["state"] = "invited"
             if self.phase == "abandoned":
-                return f"round {self.round + 1}: abandoned, {line['reason']}"
+                return f"round {self.round}: abandoned, {line['reason']}"
             return self._summary(line["round"]) if self.phase == "published" else None
         if line["event"] == "evaluated":
             self.evaluated[line["round"]] = line
@@ -80,9 +81,13 @@ class Progress:
         return None
 
     def _summary(self, number: int) -> str:
+        self.done += 1
         figures = self.evaluated.get(number, {})
         shown = [f"{name} {figures[name]:.4f}" for name in ("loss", "accuracy") if name in figures]
-        return f"round {number + 1}/{self.recipe.rounds}: {', '.join(shown) or 'published'}"
+        return f"round {number}: {', '.join(shown) or 'published'}; {self._done()}"
+
+    def _done(self) -> str:
+        return f"{self.done} of {self.recipe.rounds} done"
 
 
 _SHOWN = (
@@ -123,7 +128,7 @@ def _watch_plainly(progress: Progress, process: subprocess.Popen[bytes], console
 
 
 def _cells(line: Mapping[str, Any]) -> dict[str, str]:
-    cells = {"round": str(line["round"] + 1)}
+    cells = {"round": str(line["round"])}
     metrics = line.get("metrics", {})
     if "bytes" in line:
         cells["bytes"] = f"{line['bytes']:,}"

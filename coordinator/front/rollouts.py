@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from coordinator.front.again import again, told_how_to_go_on
 from coordinator.front.commands import print_facts, print_table, serving_of
 from coordinator.home import Home, at_work, keys_of, shelf_of, visit_home
 from coordinator.rollout.book import RolloutBook
@@ -22,6 +23,7 @@ from coordinator.rollout.stages import OVER, PASS_OVER, Rollout, obey
 from coordinator.rollout.start import Request, start_rollout
 from coordinator.state.database import open_database
 from wire.errors import StateError
+from wire.files import usable
 from wire.sign import make_key, public_key
 
 __all__ = [
@@ -39,8 +41,10 @@ __all__ = [
 
 def start_command(options: argparse.Namespace) -> int:
     """Publishes a version and rolls it out."""
-    request = _request(options)
-    return _ran(options, run_rollout(serving_of(options), lambda home: start_rollout(home, request, int(time.time()))))
+    request, serving = _request(options), serving_of(options)
+    with told_how_to_go_on(again(options, "rollout", "resume", known=("fleet",))):
+        rollout = run_rollout(serving, lambda home: start_rollout(home, request, int(time.time())))
+    return _ran(options, rollout)
 
 
 def rollout_status_command(options: argparse.Namespace) -> int:
@@ -73,12 +77,15 @@ def serve_rollouts_command(options: argparse.Namespace) -> int:
 def resume_rollout_command(options: argparse.Namespace) -> int:
     """Goes on with a roll-out that was paused, held or interrupted."""
     wish = " ".join(["resume", *_without(options)])
-    return _ran(options, _run_wish(options, _open_one(options), wish))
+    with told_how_to_go_on(again(options, "rollout", "resume", known=("fleet",))):
+        rollout = _run_wish(options, _open_one(options), wish)
+    return _ran(options, rollout)
 
 
 def abort_command(options: argparse.Namespace) -> int:
     """Ends a roll-out and withdraws its offers from devices that have not begun."""
-    rollout = _run_wish(options, _open_one(options, ended_too=True), "abort")
+    with told_how_to_go_on(again(options, "rollout", "abort", known=("fleet",))):
+        rollout = _run_wish(options, _open_one(options, ended_too=True), "abort")
     _show(options, rollout.name)
     return 0 if rollout.over else 1
 
@@ -103,8 +110,9 @@ def keys_command(options: argparse.Namespace) -> int:
     """Prints the public halves of the keys; keys that are not there yet are made."""
     plans, models = keys_of(_home(options))
     if options.key is not None:
-        if not options.key.exists():
-            make_key(options.key)
+        with usable(options.key, "--key"):
+            if not options.key.exists():
+                make_key(options.key)
         models = public_key(options.key)
     if options.json:
         print(json.dumps({"coordinator_key": plans, "model_keys": [models]}, indent=2))

@@ -29,9 +29,9 @@ _LONGEST_STAGE_S = 90 * 86400
 class Request:
     """What a person asks for: an export folder, or an older version's content; and how it shall go out.
 
-    Without `devices` it goes to all that the home knows. `least_version` is for a home that lost its database: devices
-    take no version below one that they have had. `replace_model` lets a model go out that applications would have to
-    feed or read in another way than the last one.
+    Without `devices` it goes to all of the fleet that the home knows. `least_version` is for a home that lost its
+    database: devices take no version below one that they have had. `replace_model` lets a model go out that
+    applications would have to feed or read in another way than the last one.
     """
 
     fleet: str
@@ -118,10 +118,10 @@ def _check_none_open(book: RolloutBook) -> None:
 
 def _in_order(home: Home, request: Request) -> tuple[Member, ...]:
     """Returns the devices in the order in which they get the model: the canary, then as named, else by id."""
-    names = list(dict.fromkeys(request.devices)) or _known(home)
+    names = list(dict.fromkeys(request.devices)) or _known(home, request.fleet)
     if not names:
         remedy = "name them with --devices, or let them join a run first: `bitfleet devices` lists who was seen"
-        raise StateError("this home knows no devices", remedy=remedy)
+        raise StateError(f"this home knows no devices of fleet {request.fleet!r}", remedy=remedy)
     for name in (*names, *([request.canary] if request.canary else [])):
         if not DEVICE_ID.fullmatch(name):
             raise ConfigError(f"device {name!r}", remedy="use 1 to 32 of a-z, 0-9 and hyphen")
@@ -130,8 +130,8 @@ def _in_order(home: Home, request: Request) -> tuple[Member, ...]:
     return tuple(Member(name) for name in sorted(names, key=lambda name: name != request.canary))
 
 
-def _known(home: Home) -> list[str]:
-    registry = Registry(home.database)
+def _known(home: Home, fleet: str) -> list[str]:
+    registry = Registry(home.database, fleet)
     registry.recall()
     return sorted(registry.devices)
 

@@ -8,6 +8,7 @@ from coordinator.run_state import RunState
 
 __all__ = ["eligible", "quorum_of"]
 
+_MOST_NAMED = 3
 _AT_WORK = "training"  # who still fetches may wait for what is not to be had any more: the next plan frees it
 
 
@@ -24,7 +25,7 @@ def eligible(state: RunState, waited: bool) -> tuple[list[str], str]:
     """
     want = state.planner.recipe.devices
     here, quorum = state.registry.eligible(state.planner.recipe.task), quorum_of(want)
-    why = f"{len(here)} of {want.goal} devices are here"
+    why = f"{len(here)} of {want.goal} devices are here{_with_another_task(state)}"
     enough = f"after {want.selection_timeout_s:g} s {quorum} are enough"
     if len(here) < want.goal and not waited:
         return [], f"{why}, {enough}"
@@ -35,6 +36,13 @@ def eligible(state: RunState, waited: bool) -> tuple[list[str], str]:
         return here, ""
     busy = f", {len(here) - len(free)} of them at work for earlier rounds" if len(here) >= want.goal else ""
     return [], f"{why}{busy}, {enough}"
+
+
+def _with_another_task(state: RunState) -> str:
+    """Returns how many others are here for nothing: the usual cause is a slip in a device's configuration."""
+    others = state.registry.tasks_besides(state.planner.recipe.task)
+    named = ", ".join(sorted(set(others))[:_MOST_NAMED])
+    return f" ({len(others)} more with another task: {named})" if others else ""
 
 
 def _free(state: RunState, here: list[str]) -> list[str]:

@@ -18,10 +18,15 @@ from wire.errors import StateError
 
 __all__ = ["Database", "open_database"]
 
+_DEVICES = """
+CREATE TABLE IF NOT EXISTS devices (
+    fleet TEXT, device TEXT, state TEXT NOT NULL, session INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
+    info TEXT NOT NULL, first_seen REAL NOT NULL, last_seen REAL NOT NULL, PRIMARY KEY (fleet, device));
+"""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY, recipe TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-    created REAL NOT NULL, simulated INTEGER NOT NULL);
+    created REAL NOT NULL, simulated INTEGER NOT NULL, fleet TEXT NOT NULL DEFAULT '', broker TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS rounds (
     run TEXT, round INTEGER, state TEXT NOT NULL, base TEXT NOT NULL, plan BLOB, reason TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (run, round));
@@ -33,9 +38,6 @@ CREATE TABLE IF NOT EXISTS updates (
 CREATE TABLE IF NOT EXISTS refused (
     run TEXT, round INTEGER, device TEXT, digest TEXT, code TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (run, round, device, digest));
-CREATE TABLE IF NOT EXISTS devices (
-    device TEXT PRIMARY KEY, state TEXT NOT NULL, session INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
-    info TEXT NOT NULL, first_seen REAL NOT NULL, last_seen REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS manifests (
     version INTEGER PRIMARY KEY, fleet TEXT NOT NULL, model TEXT NOT NULL, content TEXT NOT NULL, digest TEXT NOT NULL,
     bytes INTEGER NOT NULL, created INTEGER NOT NULL);
@@ -136,7 +138,9 @@ def open_database(path: Path, read_only: bool = False, durable: bool = True) -> 
             if not read_only:
                 link.execute("PRAGMA journal_mode = WAL")
                 link.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-                link.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")  # whoever reads sees all tables or none
+                link.executescript(f"BEGIN IMMEDIATE; {_DEVICES} {_SCHEMA}")
+                _upgrade(link)
+                link.execute("COMMIT")  # whoever reads sees all tables or none
             link.execute("PRAGMA busy_timeout = 5000")
             link.execute("SELECT count(*) FROM runs").fetchone()
         except sqlite3.Error as exc:
@@ -145,6 +149,20 @@ def open_database(path: Path, read_only: bool = False, durable: bool = True) -> 
         undo.pop_all()
     link.row_factory = sqlite3.Row
     return Database(link)
+
+
+def _upgrade(link: sqlite3.Connection) -> None:
+    """Gives the tables of an older home their fleets: its runs have none, its devices are heard of anew."""
+    if "fleet" not in _columns(link, "runs"):
+        for column in ("fleet", "broker"):
+            link.execute(f"ALTER TABLE runs ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    if "fleet" not in _columns(link, "devices"):
+        link.execute("DROP TABLE devices")
+        link.execute(_DEVICES)
+
+
+def _columns(link: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in link.execute(f"PRAGMA table_info({table})")}
 
 
 def _missing(path: Path) -> bool:

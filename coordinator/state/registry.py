@@ -15,6 +15,7 @@ __all__ = ["Device", "Registry"]
 
 _AWAY = ("lost", "disconnected")
 _INFO_BYTES = 4096
+_TASK_SIGNS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +35,20 @@ class Device:
 
 @dataclass(slots=True)
 class Registry:
-    """Keeps every device in memory (states are not worth a disk write each) and saves them with the next change.
+    """Keeps a fleet's devices in memory (states are not worth a disk write each), saves them with the next change.
 
     `fresh` says that a device is among them which was never saved.
     """
 
     database: Database
+    fleet: str
     devices: dict[str, Device] = field(default_factory=dict)
     unsaved: set[str] = field(default_factory=set)
     fresh: bool = False
 
     def recall(self) -> None:
         """Reads what an earlier process saved; all are taken as lost until they are heard of."""
-        for row in self.database.rows("SELECT * FROM devices"):
+        for row in self.database.rows("SELECT * FROM devices WHERE fleet = ?", self.fleet):
             state = DeviceState("lost", row["session"])
             self.devices[row["device"]] = Device(row["device"], state, json.loads(row["info"]), row["last_seen"])
 
@@ -77,15 +79,20 @@ class Registry:
         """Returns the devices that are here and hold data for the task, sorted by id."""
         return sorted(d.id for d in self.devices.values() if d.here and d.info.get("task") == task)
 
+    def tasks_besides(self, task: str) -> list[str]:
+        """Returns the task of every device that is here and holds data for another one, as a text that is safe."""
+        held = (d.info["task"] for d in self.devices.values() if d.here and "task" in d.info)
+        return [repr(other)[:_TASK_SIGNS] for other in held if other != task]
+
     def save(self) -> None:
         """Writes what changed; only within a change of the database."""
         for name in sorted(self.unsaved):
             device, now = self.devices[name], time.time()
             self.database.write(
-                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET "
+                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (fleet, device) DO UPDATE SET "
                 "state = excluded.state, session = excluded.session, code = excluded.code, reason = excluded.reason, "
                 "info = excluded.info, last_seen = excluded.last_seen",
-                name, device.state.state, device.state.session, device.state.code, device.state.reason,
+                self.fleet, name, device.state.state, device.state.session, device.state.code, device.state.reason,
                 json.dumps(device.info), now, device.last_seen,
             )  # fmt: skip
         self.unsaved.clear()

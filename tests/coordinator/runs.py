@@ -21,7 +21,8 @@ def new_run(folder: Path, recipe: Recipe | None = None) -> Database:
     database = open_database(folder / "fleet.sqlite")
     with database.change():
         stored = json.dumps((recipe or echo_recipe()).to_json())
-        database.write("INSERT INTO runs VALUES (?, ?, 'open', '', 0, 1)", RUN, stored)
+        query = "INSERT INTO runs (run, recipe, status, created, simulated) VALUES (?, ?, 'open', 0, 1)"
+        database.write(query, RUN, stored)
     return database
 
 

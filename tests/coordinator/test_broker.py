@@ -76,7 +76,9 @@ def test_ports_stay_clear_of_outgoing_ones(broker):
 
 
 def test_port_in_use_is_an_error_that_names_it(tmp_path, broker):
-    with pytest.raises(TransportError, match=f"port {broker.port} is in use"):
+    with pytest.raises(
+        TransportError, match=rf"port {broker.port} is in use; .*, use that one: --broker {broker.url}$"
+    ):
         start_broker(broker.kind, tmp_path / "second", broker.port)
 
 

@@ -250,7 +250,7 @@ def test_declines_count_only_from_the_invited_and_only_once(room):
 
 def test_word_of_a_device_counts_whatever_its_session_but_an_old_will_does_not(tmp_path):
     with open_home(tmp_path) as home:
-        registry = Registry(home.database)
+        registry = Registry(home.database, "test")
         assert registry.heard_state("pi", DeviceState("ready", 7))
         assert not registry.heard_state("pi", DeviceState("lost", 6))
         assert registry.devices["pi"].here

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from coordinator.__main__ import _HOME
+from coordinator.__main__ import _folder, _parser
+from coordinator.front.again import HOME
 from coordinator.rollout.exported import read_export
 from export.command import add_commands
 from models.archs import spec_of
@@ -21,6 +22,7 @@ from models.personal.memory import CENTRES, PERSONAL, encode_memory
 from tests.export.ladder.test_run import run_at
 from tests.public_names import ROOT
 from wire.errors import ConfigError, StateError
+from wire.files import leave_json
 
 
 def parser():
@@ -32,7 +34,7 @@ def parser():
         own.set_defaults(run_command=run)
         return own
 
-    add_commands(command)
+    add_commands(command, _folder)
     return whole
 
 
@@ -139,12 +141,15 @@ def test_the_folder_of_a_run_is_not_written_over(home, tmp_path):
 
 
 def test_json_that_cannot_be_written_says_so(home, tmp_path):
-    with pytest.raises(StateError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="is a folder; name a file"):
         export("--home", home, "--bits", "8", "--profile", "float", "--out", tmp_path / "out", "--json", tmp_path)
+    with pytest.raises(StateError, match=r"--json .*/loop cannot be written: Too many levels"):
+        (tmp_path / "loop").symlink_to("loop")
+        leave_json(tmp_path / "loop", {})
 
 
 def test_the_home_is_that_of_the_other_commands():
-    assert parser().parse_args(["export"]).home == _HOME
+    assert _parser().parse_args(["export"]).home == HOME
 
 
 def test_help(capsys):

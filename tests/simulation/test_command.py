@@ -27,7 +27,7 @@ def test_a_run_leaves_its_figures_and_says_them(tmp_path, capsys):
     assert (figures["rounds"], figures["devices"], figures["clients_per_round"]) == (2, 6, 2)
     shown = capsys.readouterr().out
     assert figures["model_digest"] in shown
-    assert "round 2 of 2" in shown
+    assert "round 1: published; 2 of 2 done" in shown
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,15 @@ def test_an_interrupted_run_ends_with_the_same_model(tmp_path, recipe, collectin
     assert found[0] == found[1]
 
 
+def test_a_run_that_goes_on_keeps_what_was_logged_before(tmp_path):
+    ordered = echoes(tmp_path, "rounds=2")
+    interrupted(ordered, 1)
+    before = (tmp_path / "events.log").read_text()
+    assert "number=0" in before
+    simulate(left_order(tmp_path))
+    assert (tmp_path / "events.log").read_text().startswith(before)
+
+
 def test_the_recipe_with_personal_models_goes_on_when_its_warm_start_ends(tmp_path):
     found = simulate(order(tmp_path, "rounds=12", "split.examples=120", recipe="quped", devices=6))
     assert (found["rounds"], found["status"]) == (12, "done")

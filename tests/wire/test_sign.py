@@ -62,7 +62,7 @@ def test_a_new_key_is_the_owner_s_alone_and_never_overwritten(tmp_path):
     make_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     text = path.read_text()
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="cannot be made: File exists; a key is never overwritten"):
         make_key(path)
     assert path.read_text() == text and len(bytes.fromhex(text)) == 32
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def test_status(finished, capsys):
     assert output(capsys, "status", "--home", str(finished.home), "--json", "--run", finished.run) == (0, facts)
     code, text = output(capsys, "status", "--home", str(finished.home))
     assert f"model_digest       {finished.model_digest}" in text
+    assert re.search("^rounds_done +2$", text, re.M)
     assert facts["reason"] == ""
 
 
@@ -52,16 +54,17 @@ def test_of_long_lists_a_person_is_shown_the_end(capsys):
 def test_devices(finished, capsys):
     code, devices = output(capsys, "devices", "--home", str(finished.home), "--json")
     assert code == 0
-    assert [device["device"] for device in devices] == ["dev-0", "dev-1"]
+    assert [(device["fleet"], device["device"]) for device in devices] == [("test", "dev-0"), ("test", "dev-1")]
     assert {device["info"]["task"] for device in devices} == {"digits"}
-    assert "dev-1" in output(capsys, "devices", "--home", str(finished.home))[1]
+    text = output(capsys, "devices", "--home", str(finished.home))[1]
+    assert re.search(r"dev-1\W+test\W+digits\W+", text), text
 
 
 def test_what_devices_say_is_shown_as_it_is_and_commands_no_terminal(tmp_path, capsys):
     database = open_database(tmp_path / "fleet.sqlite")
     with database.change():
         reason = "[/red] no [bold]disk\x1b[2J"
-        database.write("INSERT INTO devices VALUES ('d-1', 'idle', 1, 'E-DISK', ?, '{}', 0, 0)", reason)
+        database.write("INSERT INTO devices VALUES ('test', 'd-1', 'idle', 1, 'E-DISK', ?, '{}', 0, 0)", reason)
     database.close()
     code, text = output(capsys, "devices", "--home", str(tmp_path))
     assert code == 0
@@ -90,6 +93,38 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path, capsys, words):
     code, text = output(capsys, *words, "--home", str(tmp_path / "file" / "home"))
     assert (code, text.count("\n")) == (1, 1)
     assert f"E-STATE: {tmp_path}/file/home cannot be used: Not a directory; name a folder of your own" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [(["broker"], "--folder"), (["demo", "--recipe", "echo"], "--dir"), (["simulate", "--recipe", "echo"], "--dir")],
+)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys, words, option):
+    (tmp_path / "file").write_text("no folder")
+    for folder, said in (("file/folder", "Not a directory"), ("file", "File exists")):
+        code, text = output(capsys, *words, option, str(tmp_path / folder))
+        assert (code, text.count("bitfleet: ")) == (1, 1)
+        assert re.search(rf"E-STATE: {tmp_path}/file\S* cannot be used: ({said}|Not a directory); name a folder", text)
+        assert f"with {option}, or see whose" in text
+
+
+@pytest.mark.parametrize("command", ["demo", "simulate"])
+def test_figures_that_could_not_be_left_are_refused_before_the_work(tmp_path, capsys, command):
+    words = [command, "--recipe", "echo", "--dir", str(tmp_path / "run"), "--json"]
+    code, text = output(capsys, *words, str(tmp_path / "no" / "x.json"))
+    assert (code, f"E-CONFIG: --json {tmp_path}/no/x.json: there is no folder {tmp_path}/no; make" in text) == (1, True)
+    code, text = output(capsys, *words, str(tmp_path))
+    assert (code, f"E-CONFIG: --json {tmp_path} is a folder; name a file" in text) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["none/key", "file/key"])
+def test_a_key_that_cannot_be_made_is_not_said_to_be_there(tmp_path, capsys, name):
+    (tmp_path / "file").write_text("no folder")
+    code, text = output(capsys, "keys", "--home", str(tmp_path / "home"), "--key", str(tmp_path / name))
+    assert (code, text.count("\n"), "never overwritten" in text) == (1, 1, False)
+    assert f"E-CONFIG: key {tmp_path}/{name} cannot be made: No" in text
+    assert "see that its folder is there" in text
 
 
 def test_a_lock_that_cannot_be_opened_is_named(tmp_path, capsys):
@@ -186,6 +221,7 @@ def phase_of(home):
 
 
 def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, capsys):
+    """`resume` is typed as the interrupted process says: it knows the fleet and the broker."""
     home = tmp_path / "home"
     recipe = ["--recipe", "echo", "--devices", "1", "--rounds", "2", "--set", "model=vector-100"]
     serving = subprocess.Popen(
@@ -206,7 +242,7 @@ def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, caps
     assert (second.returncode, "another coordinator uses" in second.stderr) == (1, True)
     serving.send_signal(signal.SIGINT)
     _, said = serving.communicate(timeout=WAIT_S)
-    assert (serving.returncode, "`bitfleet resume` goes on" in said) == (130, True)
+    assert (serving.returncode, f"stopped; `bitfleet resume --home {home}` goes on where it was" in said) == (130, True)
 
     config = tmp_path / "agent.toml"
     config.write_text(
@@ -215,7 +251,7 @@ def test_a_run_that_was_interrupted_is_resumed_to_its_end(broker, tmp_path, caps
     )
     with start_python(tmp_path / "agent.log", "edge_agent", "run", "--config", str(config)):
         resumed = subprocess.run(
-            [sys.executable, "-m", "coordinator", "resume", *words(tmp_path, broker), "--json"],
+            [sys.executable, "-m", "coordinator", "resume", "--home", str(home), "--json"],
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr

@@ -48,7 +48,7 @@ def test_a_whole_federation(tmp_path, kind):
     assert facts["updates"] == 6
     assert facts["bytes_up"] > 6 * 4000
     assert facts["bytes_down"] > 4 * 4000
-    assert "round 3/3: published" in text
+    assert "round 2: published; 3 of 3 done" in text
     assert facts["model_digest"] in text
 
     folder = Path(facts["run_dir"])
@@ -119,10 +119,10 @@ def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):
     with database.change():
         database.note("accepted", RUN, 0, "[/red]", bytes=1, metrics=metrics)
         database.note("phase", RUN, 0, phase="abandoned", reason="[/red]")
-    assert progress.read() == ["round 1: abandoned, [/red]"]
+    assert progress.read() == ["round 0: abandoned, [/red]"]
     assert progress.devices["[/red]"] == {
         "state": "accepted",
-        "round": "1",
+        "round": "0",
         "bytes": "1",
         "loss_after": "0.5000",
         "peak": "3",
@@ -132,7 +132,7 @@ def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):
     with database.change():
         database.note("evaluated", RUN, 1, loss=1.0)
         database.note("phase", RUN, 1, phase="published")
-    assert progress.read() == ["round 2/10: loss 1.0000"]
+    assert progress.read() == ["round 1: loss 1.0000; 1 of 10 done"]
     database.close()
 
 

@@ -7,11 +7,13 @@ import json
 import pytest
 
 from coordinator.__main__ import main
-from coordinator.front import commands
+from coordinator.front import commands, rollouts
 from coordinator.front.report import figures_of
 from coordinator.home import open_home
 from coordinator.rounds.phases import begin_round, say_why
+from coordinator.state.registry import Registry
 from tests.coordinator.runs import echo_recipe
+from wire.messages.reports import DeviceState
 
 
 @pytest.fixture
@@ -20,9 +22,9 @@ def home(tmp_path):
         yield home
 
 
-def entered(home, name, status="open", created=0):
+def entered(home, name, status="open", created=0, **place):
     """Enters a run that ended with `status`, and left its report then."""
-    home.new_run(echo_recipe(), name=name)
+    home.new_run(echo_recipe(), name=name, **place)
     with home.database.change():
         home.database.write("UPDATE runs SET status = ?, created = ? WHERE run = ?", status, created, name)
         begin_round(home.database, name, 0, "base")
@@ -40,6 +42,14 @@ def served(monkeypatch):
     runs = []
     monkeypatch.setattr(commands, "serve", lambda _, recipe, run, reopen: runs.append((run, reopen)) or run)
     return runs
+
+
+@pytest.fixture
+def places(monkeypatch):
+    """Returns the list of fleets and brokers with which runs were served instead of serving them."""
+    found = []
+    monkeypatch.setattr(commands, "serve", lambda serving, _, run, reopen: found.append(serving) or run)
+    return found
 
 
 def status_of(home, capsys, *words):
@@ -72,7 +82,9 @@ def test_a_run_that_was_stopped_goes_on_if_it_is_named_and_only_then(home, capsy
     assert "no open run" in capsys.readouterr().err
     assert main(["resume", "--home", str(home.folder), "one"]) == 1
     assert served == [("one", True)]
-    assert "`bitfleet resume one` goes on with it" in capsys.readouterr().err  # it is stopped still
+    assert (
+        f"`bitfleet resume one --home {home.folder}` goes on with it" in capsys.readouterr().err
+    )  # it is stopped still
 
 
 def test_a_run_that_is_done_is_refused(home, capsys, served):
@@ -86,3 +98,105 @@ def test_a_run_that_was_opened_again_is_open(home):
     assert [figures_of(home.database.ledger("one"))[name] for name in ("status", "reason")] == ["stopped", "why"]
     home.reopen("one")
     assert [figures_of(home.database.ledger("one"))[name] for name in ("status", "reason")] == ["open", ""]
+
+
+GARDEN = {"fleet": "garden", "broker": "mqtts://garden.example:8884"}
+
+
+def test_a_run_goes_on_with_its_own_fleet_at_its_own_broker(home, capsys, places):
+    entered(home, "one", **GARDEN)
+    main(["resume", "--home", str(home.folder), "--username", "me"])
+    (serving,) = places
+    assert (serving.fleet, serving.broker) == ("garden", GARDEN["broker"])
+    assert (serving.link.host, serving.link.port, serving.link.username) == ("garden.example", 8884, "me")
+
+
+def test_another_fleet_is_refused_by_name_and_another_broker_is_not(home, capsys, places):
+    entered(home, "one", **GARDEN)
+    assert main(["resume", "--home", str(home.folder), "--fleet", "home"]) == 1
+    assert "run 'one' is of fleet 'garden', not 'home'; leave --fleet out" in capsys.readouterr().err
+    main(["resume", "--home", str(home.folder), "--fleet", "garden", "--broker", "mqtt://moved"])
+    assert [(serving.fleet, serving.broker) for serving in places] == [("garden", "mqtt://moved")]
+    home.move("one", "garden", "mqtt://moved")
+    main(["resume", "--home", str(home.folder)])
+    assert places[-1].broker == "mqtt://moved"
+
+
+def test_a_home_of_before_fleets_is_given_them(tmp_path, capsys, places):
+    """Its runs are of the fleet that is named, else of `home`; its devices are heard of anew."""
+    with open_home(tmp_path / "home") as home:
+        entered(home, "old")
+        home.database.link.executescript("""
+        DROP TABLE runs; DROP TABLE devices;
+        CREATE TABLE runs (run TEXT PRIMARY KEY, recipe TEXT NOT NULL, status TEXT NOT NULL,
+            reason TEXT NOT NULL DEFAULT '', created REAL NOT NULL, simulated INTEGER NOT NULL);
+        CREATE TABLE devices (device TEXT PRIMARY KEY, state TEXT NOT NULL, session INTEGER NOT NULL,
+            code TEXT NOT NULL, reason TEXT NOT NULL, info TEXT NOT NULL, first_seen REAL NOT NULL,
+            last_seen REAL NOT NULL);
+        INSERT INTO runs VALUES ('old', '{}', 'open', '', 0, 0);
+        INSERT INTO devices VALUES ('pi', 'ready', 1, '', '', '{}', 0, 0);
+        """)
+    words = ["--home", str(tmp_path / "home")]
+    assert main(["devices", *words, "--json"]) == 0  # who only looks changes nothing
+    assert [(one["fleet"], one["device"]) for one in json.loads(capsys.readouterr().out)] == [("", "pi")]
+    main(["resume", *words])
+    main(["resume", *words, "--fleet", "garden"])
+    assert [(serving.fleet, serving.broker) for serving in places] == [
+        ("home", "mqtt://127.0.0.1:1883"), ("garden", "mqtt://127.0.0.1:1883")]  # fmt: skip
+    for _ in range(2):
+        with open_home(tmp_path / "home") as home:
+            home.move("old", "garden", "mqtt://broker")
+            row = home.database.row("SELECT * FROM runs")
+            assert (row["run"], row["status"], row["fleet"]) == ("old", "open", "garden")
+            registry = Registry(home.database, "garden")
+            registry.recall()
+            assert registry.devices == {}
+            registry.heard_state("pi", DeviceState("ready", 1))
+            with home.database.change():
+                registry.save()
+            home.database.link.execute("DELETE FROM devices")
+
+
+def test_two_fleets_may_have_a_device_of_the_same_name(home):
+    for fleet, task in (("garden", "digits"), ("house", "echo")):
+        registry = Registry(home.database, fleet)
+        registry.recall()
+        registry.heard_info("pi", {"task": task})
+        with home.database.change():
+            registry.save()
+    for fleet, task in (("garden", "digits"), ("house", "echo")):
+        registry = Registry(home.database, fleet)
+        registry.recall()
+        assert registry.devices["pi"].info == {"task": task}
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["serve", "--recipe", "echo", "--fleet", "garden"], "bitfleet resume --home {home}"),
+        (["resume", "--ca-file", "{home}/round.key"], "bitfleet resume --home {home} --ca-file {home}/round.key"),
+        (["resume", "one"], "bitfleet resume one --home {home}"),
+    ],
+)
+def test_ctrl_c_says_the_command_that_goes_on(home, capsys, monkeypatch, words, command):
+    entered(home, "one", **GARDEN)
+    monkeypatch.setattr(commands, "serve", interrupted)
+    words = [word.format(home=home.folder) for word in words]
+    assert main([*words, "--home", str(home.folder)]) == 130
+    said = f"bitfleet: stopped; `{command.format(home=home.folder)}` goes on where it was\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("words", [["broker"], ["demo"], ["data"], ["keys"]])
+def test_what_cannot_go_on_is_only_stopped(tmp_path, capsys, monkeypatch, words):
+    for name in ("start_broker", "run_demo", "fetch_command"):
+        monkeypatch.setattr(commands, name, interrupted)
+    monkeypatch.setattr(rollouts, "keys_of", interrupted)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(words) == 130
+    assert capsys.readouterr().err == "bitfleet: stopped\n"
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt

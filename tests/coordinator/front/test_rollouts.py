@@ -259,7 +259,8 @@ def test_pause_kill_resume_and_abort_over_a_real_broker(fleet, tmp_path):
         until(home, lambda book: book.load(book.newest()).status == "running")
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == 130
-    assert "`bitfleet rollout resume` goes on" in (tmp_path / "log").read_text()
+    command = f"bitfleet rollout resume {' '.join(words[:4])}"  # home and broker: the home knows the fleet
+    assert f"stopped; `{command}` goes on where it was" in (tmp_path / "log").read_text()
     code, out, err = bitfleet("rollout", "abort", *words, "--json")
     assert (code, json.loads(out)["status"]) == (0, "aborted"), err
     until(home, lambda book: not book.withdrawals("test"))

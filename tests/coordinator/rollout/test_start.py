@@ -12,12 +12,14 @@ from coordinator.rollout import start as start_module
 from coordinator.rollout.book import RolloutBook
 from coordinator.rollout.publish import load_manifest
 from coordinator.rollout.start import Request, start_rollout
+from coordinator.state.registry import Registry
 from tests.coordinator.rollout.boards import FLEET, NOW_S
 from tests.coordinator.rollout.exports import edit, make_export
 from wire.errors import ConfigError, StateError
 from wire.frame import Kind, decode_frame
 from wire.messages.blob import digest_bytes
 from wire.messages.manifest import key_id
+from wire.messages.reports import DeviceState
 from wire.sign import check_signature, make_key, public_key
 
 
@@ -51,6 +53,20 @@ def test_a_manifest_says_what_the_export_says(home, folder):
     assert all(digest_bytes(data) == name for name, data in shelf.items())
     assert len(shelf) == 6  # manifest, golden, bundle, three variants
     assert manifest.golden in shelf and manifest.variants[1].bundle in shelf
+
+
+def test_it_goes_to_the_devices_of_its_own_fleet_only(home, folder):
+    for fleet, device in ((FLEET, "mine"), ("other", "theirs")):
+        registry = Registry(home.database, fleet)
+        registry.heard_state(device, DeviceState("ready", 1))
+        with home.database.change():
+            registry.save()
+    name = start_rollout(home, Request(FLEET, folder), NOW_S)
+    assert [member.device for member in RolloutBook(home.database).load(name).members] == ["mine"]
+    with home.database.change():
+        home.database.write("UPDATE rollouts SET status = 'aborted'")
+    with pytest.raises(StateError, match="no devices of fleet 'third'"):
+        start_rollout(home, Request("third", folder), NOW_S)
 
 
 def test_it_is_signed_with_a_key_of_its_own(home, folder):

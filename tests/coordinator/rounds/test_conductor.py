@@ -10,6 +10,7 @@ from coordinator.rounds.conductor import _MOST_SKIPPED
 from coordinator.rounds.phases import Phase, last_round
 from tests.coordinator.room import TOPICS
 from tests.memory_fleet import InlineEvaluator
+from wire.frame import Kind, encode_frame
 from wire.messages.reports import Ask, DeviceState, encode_ask, encode_state
 from wire.transport import Down, MemoryTransport, Up
 
@@ -76,6 +77,21 @@ def test_a_deadline_does_not_run_out_while_there_is_no_link(room):
     assert made.state.number == 0
     wait(made, 1)
     assert (made.state.number, len(made.noted("phase", phase="published"))) == (1, 1)
+
+
+def test_who_is_here_with_another_task_is_told_of(room):
+    """A slip in a device's configuration: it looks ready, and the round would wait for it for ever without a word."""
+    made = room("devices.goal=2", devices=("dev-0",))
+    for device, task in (("dev-1", "ehco"), ("dev-2", "\x1b[2J"), ("dev-3", "ehco")):
+        info = encode_frame(Kind.INFO, {"task": task})
+        made.intruder.transport.publish(TOPICS.device(device, "info"), info, retain=True)
+        says(made, device, "ready")
+    wait(made, 6)
+    others = "(3 more with another task: '\\x1b[2J', 'ehco')"
+    assert why(made) == f"1 of 2 devices are here {others}, after 300 s 2 are enough"
+    says(made, "dev-1", "lost")
+    wait(made, 6)
+    assert "(2 more with another task: " in why(made)
 
 
 def test_nobody_is_selected_while_there_is_no_link_and_no_time_passes(room):
