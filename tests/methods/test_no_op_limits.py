@@ -42,6 +42,8 @@ SOMETHING = {
     "activations": ['train.transforms=[{transform="activations",bits=4}]'],
     "top-k": ['uplink.stages=[{stage="topk",share=0.1}]'],
     "top-k with feedback": ['uplink.stages=[{stage="topk",share=0.1}]', "uplink.feedback=true"],
+    "signs with feedback": ['uplink.stages=[{stage="signs"}]', "uplink.feedback=true"],
+    "signs both ways": ['uplink.stages=[{stage="signs"}]', 'downlink.stages=[{stage="signs"}]', "uplink.feedback=true"],
     "frozen": ['freeze=["largest"]'],
     "a final rate": ["train.final_rate=0.01"],
     "clipping": ["privacy.clip=0.1"],
