@@ -74,6 +74,19 @@ def test_script_is_bash_that_parses_and_says_what_it_does(script):
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
 
 
+def test_a_32_bit_python_is_refused_before_anything_is_made(tmp_path):
+    """Raspberry Pi OS comes as a 32-bit system too, for which torch has no build; pip does not say so."""
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\ncase $2 in *maxsize*) exit 1;; esac\n")
+    python.chmod(0o755)
+    places = {"PATH": f"{tmp_path}:/usr/bin:/bin", "BITFLEET_VENV": str(tmp_path / "venv")}
+    done = subprocess.run(
+        [ROOT / "scripts/install"], env=places, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, "python3 is a 32-bit one" in done.stderr) == (1, True), done.stderr
+    assert "install a 64-bit system" in done.stderr and not (tmp_path / "venv").exists()
+
+
 def test_figures_are_those_of_the_stored_results():
     for path in DOCUMENTS:
         text = path.read_text()

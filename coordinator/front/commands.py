@@ -24,9 +24,10 @@ from coordinator.state.database import Database, open_database
 from models.fetch import fetch_command
 from wire.errors import StateError
 from wire.links.link import parse_link
-from wire.topics import Topics
+from wire.topics import Topics, acl_file
 
 __all__ = [
+    "acl_command",
     "broker_command",
     "data_command",
     "demo_command",
@@ -119,6 +120,12 @@ def broker_command(options: argparse.Namespace) -> int:
         while broker.alive():
             time.sleep(0.5)
     raise StateError(f"the broker ended by itself; see {folder / 'broker.log'}")
+
+
+def acl_command(options: argparse.Namespace) -> int:
+    """Prints what a broker of one's own lets each user name read and write."""
+    print(acl_file(options.fleet, options.coordinator), end="")
+    return 0
 
 
 def data_command(options: argparse.Namespace) -> int:
