@@ -26,7 +26,7 @@ __all__ = ["OVER", "PASS_OVER", "STAGES", "Member", "Rollout", "begun", "hear", 
 STAGES = ("canary", "third", "all")
 OVER = ("done", "stopped", "aborted")
 PASS_OVER = ("late", "failed")
-_NOT_ALLOWED, _NO_MEMORY, _OWN_FAULT = "E-MODEL-POLICY", "E-MEMORY", "E-MODEL-"
+_NOT_ALLOWED, _NO_MEMORY = "E-MODEL-POLICY", "E-MEMORY"
 _MOST_CHANGES = 200
 _FEWEST_ENDS, _FAILED_SHARE = 2, 3
 
@@ -155,7 +155,7 @@ def _outcome(report: ModelReport, version: int) -> str:
 
 def _is_unfit(report: ModelReport) -> bool:
     """Tells whether a board is too small for what was offered, or allows none; not if a variant broke there."""
-    broken = any(one.why.startswith(_OWN_FAULT) for one in report.found)
+    broken = any(one.why.startswith("E-") and not one.why.startswith(_NO_MEMORY) for one in report.found)
     return report.code == _NOT_ALLOWED or (report.code == _NO_MEMORY and not broken)
 
 

@@ -1,4 +1,4 @@
-"""Loading ONNX Runtime leaves nothing behind and sends nothing: no identity of the machine, no records of use."""
+"""What ONNX Runtime does beside answering: it leaves nothing behind and sends nothing, and takes memory for a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from export.proof.memory import memory_of
 
 USES = {
     "the coordinator": "import export.sessions",
@@ -20,6 +25,8 @@ except WireError as exc:
 """,
 }
 
+ROWS = np.ones((64, 16), np.float32)
+
 
 @pytest.mark.parametrize("use", USES)
 def test_a_fresh_home_stays_empty(use, tmp_path):
@@ -30,3 +37,26 @@ def test_a_fresh_home_stays_empty(use, tmp_path):
     places = {"HOME": str(home), "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(home / "cache")}
     subprocess.run([sys.executable, "-c", USES[use]], check=True, env=kept | places, timeout=60)
     assert [*home.rglob("*"), *temporary.rglob("*")] == []
+
+
+def file_of(width):
+    weight = numpy_helper.from_array(np.ones((16, width), np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n]) for name, n in (("x", 16), ("y", 1))]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("ReduceSum", ["h"], ["s"], keepdims=1),
+             helper.make_node("Reshape", ["s", "to"], ["y"])]  # fmt: skip
+    stored = [weight, numpy_helper.from_array(np.array([-1, 1], np.int64), "to")]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], stored)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+def test_a_large_file_takes_what_its_weights_take_and_a_small_one_little():
+    small, large = (memory_of(file_of(width), ROWS) for width in (8, 1 << 19))
+    assert 0 < small < 16e6
+    assert large - small > 4 * 16 * (1 << 19) * 0.9
+
+
+def test_a_child_that_dies_leaves_it_unknown(capfd):
+    assert memory_of(b"no model", ROWS) is None
+    assert "event=memory-unknown" in capfd.readouterr().err

@@ -41,7 +41,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def weighed(monkeypatch):
-    """Spares every file the process that measures its memory, which test_memory.py tries."""
+    """Spares every file the process that measures its memory, which test_runtime.py tries."""
     monkeypatch.setattr("export.ladder.make.memory_of", lambda data, inputs: 3_000_000)
 
 
