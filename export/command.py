@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wire.errors import ConfigError
-from wire.files import check_json, leave_json
+from wire.pieces.files import check_json, leave_json
 from wire.settings import check_range
 
 if TYPE_CHECKING:

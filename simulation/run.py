@@ -25,7 +25,7 @@ from simulation.crowd import FLEET, Crowd, Seat
 from simulation.executor import Executor, InlineExecutor, LocalExecutor
 from simulation.jobs import Jobs
 from wire.errors import ConfigError
-from wire.files import make_folder, usable
+from wire.pieces.files import make_folder, usable
 from wire.settings import check_range
 from wire.transport import Hub, MemoryTransport
 

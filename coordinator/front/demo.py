@@ -24,7 +24,7 @@ from coordinator.state.database import open_database
 from models.fetch import cached, fetch
 from models.tasks import task
 from wire.errors import DataError, StateError
-from wire.files import check_json, leave_json, make_folder, usable
+from wire.pieces.files import check_json, leave_json, make_folder, usable
 from wire.pipe import die_with_parent
 
 __all__ = ["DemoOptions", "agent_config", "provide_data", "run_demo", "start_python"]
