@@ -19,8 +19,8 @@ from random import SystemRandom
 from time import monotonic, sleep
 
 from wire.errors import ConfigError, TransportError
-from wire.files import make_folder, usable
 from wire.pipe import python
+from wire.settings import make_folder, usable
 
 __all__ = ["PACKET_BYTES", "Broker", "start_broker"]
 

@@ -23,8 +23,8 @@ from coordinator.run_state import RunState
 from coordinator.state.database import Database, open_database
 from coordinator.state.registry import Registry
 from wire.errors import ConfigError, StateError
-from wire.files import make_folder, usable
 from wire.messages.fields import DEVICE_ID
+from wire.settings import make_folder, usable
 from wire.sign import make_key, public_key, signer
 from wire.topics import Topics
 from wire.transport import Transport

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wire.errors import ConfigError
-from wire.files import check_json, leave_json
-from wire.settings import check_range
+from wire.settings import check_json, check_range, leave_json
 
 if TYPE_CHECKING:
     from export.ladder.mixed import Budget

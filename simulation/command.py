@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wire.errors import ConfigError
-from wire.files import check_json, leave_json
+from wire.settings import check_json, leave_json
 
 if TYPE_CHECKING:
     from coordinator.recipe import Recipe

@@ -25,8 +25,7 @@ from simulation.crowd import FLEET, Crowd, Seat
 from simulation.executor import Executor, InlineExecutor, LocalExecutor
 from simulation.jobs import Jobs
 from wire.errors import ConfigError
-from wire.files import make_folder, usable
-from wire.settings import check_range
+from wire.settings import check_range, make_folder, usable
 from wire.transport import Hub, MemoryTransport
 
 __all__ = ["Clock", "Order", "World", "left_order", "simulate"]

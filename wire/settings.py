@@ -1,23 +1,37 @@
-"""Reads settings from TOML into frozen dataclasses. An unknown key is an error that names the nearest known one."""
+"""What a person sets: TOML read into frozen dataclasses, and the folders and files that a command line names.
+
+An unknown key is an error that names the nearest known one; what the system says of a place, one that names the place.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from wire.errors import ConfigError
+from wire.errors import ConfigError, StateError, said_by
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["check_range", "parse_setting", "read_toml", "settings_from"]
+__all__ = [
+    "check_json",
+    "check_range",
+    "leave_json",
+    "make_folder",
+    "parse_setting",
+    "read_toml",
+    "settings_from",
+    "usable",
+]
 
 T = TypeVar("T")
 
@@ -94,3 +108,41 @@ def _expect(value: Any, kind: type[T], place: str, name: str) -> T:
 
 def _named(kind: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, kind.__name__)
+
+
+@contextmanager
+def usable(path: Path, option: str) -> Iterator[None]:
+    """Raises StateError, naming `path` and what to do, where the system lets nobody do what is done within."""
+    try:
+        yield
+    except OSError as exc:
+        remedy = f"name a folder of your own with {option}, or see whose this is and whether it may be written"
+        raise StateError(f"{path} cannot be used: {said_by(exc)}", remedy=remedy) from exc
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Makes a folder that is not there yet; `option` is what a person named it with."""
+    with usable(folder, option):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_json(path: Path | None) -> None:
+    """Raises ConfigError if `--json FILE` cannot be written in the end: what leads there shall not be for nothing."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--json {path}: there is no folder {folder}", remedy="make it first")
+    if path.is_dir():
+        raise ConfigError(f"--json {path} is a folder", remedy="name a file")
+
+
+def leave_json(path: Path | None, facts: Any) -> None:
+    """Writes figures where `--json FILE` says, if it was given."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    except OSError as exc:
+        remedy = "name a file that may be written; what was made is there"
+        raise StateError(f"--json {path} cannot be written: {said_by(exc)}", remedy=remedy) from exc

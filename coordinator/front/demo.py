@@ -23,8 +23,8 @@ from coordinator.state.database import open_database
 from models.fetch import cached, fetch
 from models.tasks import dataset_of
 from wire.errors import DataError, StateError
-from wire.files import check_json, leave_json, make_folder, usable
 from wire.pipe import die_with_parent, python_module
+from wire.settings import check_json, leave_json, make_folder, usable
 
 __all__ = ["DemoOptions", "agent_config", "provide_data", "run_demo", "start_python"]
 

@@ -23,7 +23,7 @@ from coordinator.rollout.stages import OVER, PASS_OVER, Rollout, obey
 from coordinator.rollout.start import Request, start_rollout
 from coordinator.state.database import open_database
 from wire.errors import StateError
-from wire.files import usable
+from wire.settings import usable
 from wire.sign import make_key, public_key
 
 __all__ = [

@@ -22,7 +22,7 @@ from models.personal.memory import CENTRES, PERSONAL, encode_memory
 from tests.export.ladder.test_run import run_at
 from tests.public_names import ROOT
 from wire.errors import ConfigError, StateError
-from wire.files import leave_json
+from wire.settings import leave_json
 
 
 def parser():
