@@ -12,9 +12,9 @@ from coordinator.home import open_home
 from coordinator.recipe import load_recipe
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, DataConfig
-from edge_agent.training.inline import InlineWorker
 from models.archs import spec_of
 from tests.conftest import started
+from tests.inline_worker import InlineWorker
 from tests.waiting import url_of
 from wire.links.link import parse_link
 from wire.links.mqtt import MqttTransport
