@@ -9,7 +9,6 @@ even files that are no larger: not only the one whose size is the budget.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -36,7 +35,7 @@ def layer_by_layer(work: Path) -> tuple[dict[str, Figure], list[Requirement]]:
     for seed in _SEEDS:
         folder = work / f"layers.{seed}"
         source = trained("fedavg", _SETTINGS, folder, seed)
-        seeds[seed] = kept(folder / "figures.json", partial(_measured, source, folder))
+        seeds[seed] = kept(folder / "figures.json", lambda source=source, folder=folder: _measured(source, folder))
     figures: dict[str, Figure] = {"layers net": _NET}
     figures |= {f"layers {seed} {name}": value for seed, found in seeds.items() for name, value in found.items()}
     spread, limits = verdicts(seeds)
