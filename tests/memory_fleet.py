@@ -64,14 +64,13 @@ class MemoryFleet:
 
     def agent(self, at: int) -> Agent:
         split = self.recipe.split
+        parts = max(self.devices, at + 1)  # one that comes later has a part too
         config = AgentConfig(
             device=self.name.format(at=at),
             fleet="test",
             broker="memory",
             state_dir=self.folder / self.name.format(at=at),
-            data=DataConfig(
-                self.recipe.task, None, self.recipe.split_rule, self.devices, at, split.seed, split.examples
-            ),
+            data=DataConfig(self.recipe.task, None, self.recipe.split_rule, parts, at, split.seed, split.examples),
             personal=own_personal(self.recipe.personal, at),
             coordinator_key=self.home.public_key,
         )
