@@ -1,6 +1,7 @@
 """Writes the stored figures into README and docs/export.md: `python -m benchmarks.readme --write`; a test compares.
 
-Each cell stands between `<!-- figures:NAME -->` and `<!-- -->`, and is made from benchmarks/results/NAME.json.
+Each cell stands between `<!-- figures:NAME -->` and `<!-- -->`, and is made from benchmarks/results/NAME.json; so is
+each table between `<!-- figures:NAME:TABLE -->` and `<!-- -->`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ __all__ = ["DOCUMENTS", "filled", "main"]
 README = Path(__file__).parent.parent / "README.md"
 DOCUMENTS = (README, README.parent / "docs" / "export.md")
 RESULTS = Path(__file__).parent / "results"
-_CELL = re.compile(r"<!-- figures:([a-z.]+) -->.*?<!-- -->")
+_CELL = re.compile(r"<!-- figures:([a-z.]+(?::[a-z]+)?) -->.*?<!-- -->", re.DOTALL)
 
 Figures = Mapping[str, Any]
 _WIDTHS = (8, 6, 5, 4, 3, 2)
+_PROFILES, _MODELS, _SIZES = ("int8", "float"), ("fedavg", "mqat"), ("large", "middle", "small")
 
 _CELLS: dict[str, Callable[[Figures], str]] = {
     "idle": lambda f: (
@@ -52,6 +54,21 @@ _CELLS: dict[str, Callable[[Figures], str]] = {
     "ladder": lambda f: ", ".join(
         f"{100 * (f['mqat float accuracy'] - f[f'mqat int8-{bits} accuracy']):.2f}" for bits in _WIDTHS
     ),
+    "ladder:widths": lambda f: _rows(
+        ("bits", "FedAvg, int8", "FedAvg, float", "multi-bit QAT, int8", "multi-bit QAT, float"),
+        (
+            ("32", "", *_percent(f, "fedavg float"), "", *_percent(f, "mqat float")),
+            *((str(b), *_percent(f, *(f"{m} {p}-{b}" for m in _MODELS for p in _PROFILES))) for b in _WIDTHS),
+        ),
+    ),
+    "bundles": lambda f: _rows(
+        ("weights of the net", "profile", *(f"{bits} bits" for bits in _WIDTHS), "from 4 to 8 bits"),
+        (_bundle(f, size, profile) for size in _SIZES for profile in _PROFILES),
+    ),
+    "ladder:mixed": lambda f: _rows(
+        ("at the size of", "points that the even width loses", "points that mixed widths are above the best even one"),
+        (_gain(f, f"{profile}-{bits}") for profile in _PROFILES for bits in (4, 3)),
+    ),
     "runtimes": lambda f: (
         f"{f['files']} files, largest difference {f['int8_max_difference']:g} and {f['float_max_difference']:g}"
     ),
@@ -68,6 +85,30 @@ _CELLS: dict[str, Callable[[Figures], str]] = {
 def _ends(figures: Figures) -> tuple[float, float]:
     ratios = [figures[f"int8-{bits}_latency_ratio"] for bits in _WIDTHS]
     return min(ratios), max(ratios)
+
+
+def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table on lines of its own."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _percent(figures: Figures, *names: str) -> list[str]:
+    return [f"{100 * figures[f'{name} accuracy']:.2f} %" for name in names]
+
+
+def _bundle(figures: Figures, size: str, profile: str) -> list[str]:
+    """Returns by how much each prefix is larger than the file of its width, and the rest beside the file of 8 bits."""
+    over = [100 * figures[f"{size} {profile}-{bits} prefix over file"] - 100 for bits in _WIDTHS]
+    rest = figures[f"{size} {profile} rest from 4 to 8 bits over file"]
+    count = f"{figures[f'{size} parameters']:,.0f}"
+    return [count, profile, *(f"+{each:.1f} %" for each in over), f"{rest:.2f} of the file of 8"]
+
+
+def _gain(figures: Figures, name: str) -> list[str]:
+    texts = (f"layers {name} lost", f"layers mixed over {name}")
+    ends = ("mean", "least", "most")
+    return [name, *("{:.2f} ({:.2f} to {:.2f})".format(*(figures[f"{text}, {end}"] for end in ends)) for text in texts)]
 
 
 def filled(text: str) -> str:
@@ -87,7 +128,7 @@ def main() -> int:
 
 def _cell(name: str) -> str:
     """Returns a cell from a result's figures, and from what its limits were held against as `required NAME`."""
-    result = json.loads((RESULTS / f"{name}.json").read_text())
+    result = json.loads((RESULTS / f"{name.partition(':')[0]}.json").read_text())
     required = {f"required {limit['name']}": limit["value"] for limit in result["requirements"]}
     return _CELLS[name]({**result["figures"], **required})
 
