@@ -69,6 +69,7 @@ def test_it_ends_with_the_file_that_every_board_took(tmp_path):
     check_golden(tmp_path / "my demo", took)
 
 
+@pytest.mark.long
 def test_over_mosquitto_every_board_answers_as_the_file_that_its_own_limits_chose(tmp_path, monkeypatch):
     """Trained, exported and rolled out at one go; one board measures on examples of its own, and limits latency."""
     started("mosquitto", tmp_path / "probe").stop()
