@@ -26,7 +26,7 @@ __all__ = [
 
 
 class BitfleetError(Exception):
-    """The root: `code` is stable and documented in docs/operating.md, `remedy` may be empty."""
+    """The root: `code` is stable and documented in docs/errors.md, `remedy` may be empty."""
 
     code = "E-INTERNAL"
 

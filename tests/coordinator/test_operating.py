@@ -1,4 +1,4 @@
-"""docs/operating.md says what the code does: keys, defaults, commands, states, phases, codes; deploy/ works."""
+"""The documents of operating say what the code does: keys, defaults, commands, states, codes; deploy/ works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from wire.messages.reports import STATES
 from wire.topics import acl_file
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
+_NAMES = ("operating", "recipes", "errors")
+DOCUMENT = "".join((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in _NAMES)
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL))
 _SHAPES = {**SETTINGS, **PENALTIES}
 CODE = re.compile(r"E-[A-Z]+(?:-[A-Z]+)*")
