@@ -69,7 +69,8 @@ def _line(each: Verdict) -> str:
 def _count(found: Sequence[Verdict]) -> str:
     passed, short = sum(each.ok for each in found), sum(bool(each.values) and not each.holds for each in found)
     passing = f"{passed} pass on the seeds that they ask for"
-    return f"{len(found)} claims: {passing}, {short} fall short, the others need more seeds."
+    rest = ", the others need more seeds" if passed + short < len(found) else ""
+    return f"{len(found)} claims: {passing}, {short} fall short{rest}."
 
 
 if __name__ == "__main__":
