@@ -149,7 +149,7 @@ def _trained(folder: Path, clients: int, rounds: int) -> dict[str, float]:
         _recipe("fedavg", clients, rounds, _TRAINED),
     )
     configs = [DataConfig("fashion", None, "iid", clients, at, recipe.split.seed) for at in range(clients)]
-    data, base = [shares(config, spec) for config in configs], initial(spec)
+    data, base = [shares.examples(config, spec) for config in configs], initial(spec)
     settings = TrainSettings("fashion", _EPOCHS, _BATCH, _RATE, 0.0, 0.0)
 
     def loop(train: Callable[[Dataset, int], Params]) -> Params:

@@ -1,9 +1,10 @@
-"""The training child of a simulation: the agents' own, with the examples of many devices read once a process."""
+"""The training child of a simulation: the agents' own; what many devices have in common is read once a process."""
 
 from __future__ import annotations
 
 import signal
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from edge_agent.config import DataConfig
@@ -15,6 +16,7 @@ from models.sources.sets import Stored
 from models.splits import Share, parts_of
 from models.tasks import dataset_of
 from wire.frame import Kind, encode_frame
+from wire.params import Params
 from wire.pipe import serve_pipe
 from wire.spec import ModelSpec
 
@@ -25,15 +27,18 @@ _MOST_BYTES = 256_000_000
 
 @dataclass
 class Shares:
-    """Reads any device's examples. One set and one split are kept, and the newest shares up to `most_bytes`."""
+    """See `Common`. One set and one split are kept, the newest shares up to `most_bytes`, and the last base, from which
+    all devices of a round start.
+    """
 
     most_bytes: int = _MOST_BYTES
     held: dict[str, Stored | Dataset] = field(default_factory=dict)
     parts: dict[Share, list[Index]] = field(default_factory=dict)
     newest: OrderedDict[DataConfig, Dataset] = field(default_factory=OrderedDict)
     bytes: int = 0
+    last: tuple[tuple[str, str], Params] = (("", ""), {})
 
-    def __call__(self, config: DataConfig, spec: ModelSpec) -> Dataset:
+    def examples(self, config: DataConfig, spec: ModelSpec) -> Dataset:
         """Returns the examples, checked as a device checks its own."""
         share = share_of(config)
         if config.folder or share is None:
@@ -42,6 +47,15 @@ class Shares:
             self._keep(config, self._read(str(dataset_of(config.task)), share))
         self.newest.move_to_end(config)
         return fitting(self.newest[config], spec)
+
+    def base(self, name: tuple[str, str], make: Callable[[], Params]) -> Params:
+        """See `Common`."""
+        if self.last[0] != name:
+            params = make()
+            for values in params.values():
+                values.setflags(write=False)
+            self.last = name, params
+        return self.last[1]
 
     def _read(self, name: str, share: Share) -> Dataset:
         whole = replace(share, at=0)
@@ -63,9 +77,9 @@ class Shares:
 def main() -> None:
     """Serves jobs until the simulator closes the pipe; Ctrl-C is the simulator's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    examples = Shares()
+    common = Shares()
     for frame, answers in serve_pipe(Kind.JOB):
-        answers.write(encode_frame(Kind.RESULT, answer(frame, examples)))
+        answers.write(encode_frame(Kind.RESULT, answer(frame, common)))
         answers.flush()
 
 

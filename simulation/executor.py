@@ -46,7 +46,7 @@ class Executor(Protocol):
 class InlineExecutor:
     """Runs one job with each poll, in this process."""
 
-    examples: Shares = field(default_factory=Shares)
+    common: Shares = field(default_factory=Shares)
     waiting: dict[int, tuple[Mapping[str, Any], bytes]] = field(default_factory=dict)
     started: int = 0
     wake: Sequence[int] = ()
@@ -64,7 +64,7 @@ class InlineExecutor:
         token = next(iter(self.waiting))
         header, plan = self.waiting.pop(token)
         job = decode_frame(encode_frame(Kind.JOB, header, plan), Kind.JOB)
-        return [(token, Result(**answer(job, self.examples)))]
+        return [(token, Result(**answer(job, self.common)))]
 
     def drop(self, token: int) -> None:
         """See Executor."""

@@ -7,7 +7,7 @@ import traceback
 from typing import Any
 
 from edge_agent.gate import disk_failure
-from edge_agent.training.job import Examples, job_from, run_job
+from edge_agent.training.job import Common, job_from, run_job
 from wire.errors import BitfleetError
 from wire.frame import Frame, Kind, encode_frame
 from wire.pipe import give_way, serve_pipe
@@ -18,10 +18,10 @@ _FIRST_TO_GO = 800
 _LONGEST_REASON = 400
 
 
-def answer(frame: Frame, examples: Examples | None = None) -> dict[str, Any]:
+def answer(frame: Frame, common: Common | None = None) -> dict[str, Any]:
     """Returns the result of a job, or the code and the reason why there is none; see `run_job`."""
     try:
-        return run_job(job_from(frame.header, bytes(frame.payload)), examples)
+        return run_job(job_from(frame.header, bytes(frame.payload)), common)
     except BitfleetError as exc:
         return {"code": exc.code, "reason": str(exc).removeprefix(f"{exc.code}: ")}
     except OSError as exc:

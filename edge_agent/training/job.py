@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge_agent.config import DataConfig
 from edge_agent.kept.outbox import entry_path
@@ -28,9 +28,17 @@ from wire.pieces.assembly import write_whole
 from wire.pipe import peak_memory, reset_peak_memory
 from wire.spec import ModelSpec, parse_json, spec_digest
 
-__all__ = ["Examples", "Job", "job_from", "run_job"]
+__all__ = ["Common", "Job", "job_from", "run_job"]
 
-Examples = Callable[[DataConfig, ModelSpec], Dataset]
+
+class Common(Protocol):
+    """What devices share that are worked on in one process (simulation/child.py). A board has only itself."""
+
+    def examples(self, config: DataConfig, spec: ModelSpec) -> Dataset:
+        """Returns a device's examples, as `local_data` does."""
+
+    def base(self, name: tuple[str, str], make: Callable[[], Params]) -> Params:
+        """Returns the model of this name, made if it was not before, to be read and not written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +75,17 @@ def job_from(header: Mapping[str, Any], plan: bytes) -> Job:
     )
 
 
-def run_job(job: Job, examples: Examples | None = None) -> dict[str, Any]:
+def run_job(job: Job, common: Common | None = None) -> dict[str, Any]:
     """Returns digest, size and metrics of the update that now lies in the outbox.
 
-    `examples` reads the device's data in place of `local_data`, where many devices share one process.
+    `common` is what many devices in one process share.
     """
     clocks = time.monotonic(), time.process_time()
     source = reset_peak_memory()
     plan, spec = job.plan, _spec(job)
-    base = _base(job, spec)
+    base = _base(job, spec, common)
     recalled = recall(job.memory, plan.run, plan.round, plan.given_up) if plan.remembers else ({}, "")
-    fit = _trained(job, spec, base, recalled[0], examples)
+    fit = _trained(job, spec, base, recalled[0], common)
     metrics: dict[str, float | str] = {
         **fit.metrics,
         "seconds": round(time.monotonic() - clocks[0], 4),
@@ -115,8 +123,18 @@ def _spec(job: Job) -> ModelSpec:
     return spec
 
 
-def _base(job: Job, spec: ModelSpec) -> Params:
+def _base(job: Job, spec: ModelSpec, common: Common | None) -> Params:
     """Returns the model to start from, and keeps it where later deltas may start from it."""
+    plan = job.plan
+    params = common.base((plan.spec, plan.base), lambda: _reached(job, spec)) if common else _reached(job, spec)
+    path = job.store / f"{plan.base}.model"
+    if any(ref.source for ref in plan.blobs) and not path.exists():
+        write_whole(path, snapshot_blob(params, spec)[1], job.durable)
+    return params
+
+
+def _reached(job: Job, spec: ModelSpec) -> Params:
+    """Returns the model that the job's blobs lead to."""
     refs = {ref.digest: ref for ref in job.plan.blobs}
     if any(digest not in refs for digest in job.path):
         refs |= {ref.digest: ref for ref in decode_chain(_stored(job.store / job.plan.chain))}
@@ -127,9 +145,6 @@ def _base(job: Job, spec: ModelSpec) -> Params:
         params = apply_blob(_stored(job.store / ref.digest), ref, spec, params)
     if params is None:
         raise WireError(f"no way to model {job.plan.base[:12]}", code="E-BLOB")
-    path = job.store / f"{job.plan.base}.model"
-    if any(ref.source for ref in job.plan.blobs) and not path.exists():
-        write_whole(path, snapshot_blob(params, spec)[1], job.durable)
     return params
 
 
@@ -159,7 +174,7 @@ def _trunk(job: Job, spec: ModelSpec) -> Params:
     return read_trunk(_stored(job.store / plan.trunk), plan.trunk, spec) if plan.trunk else frozen(spec)
 
 
-def _trained(job: Job, spec: ModelSpec, base: Params, memory: Params, examples: Examples | None) -> Fit:
+def _trained(job: Job, spec: ModelSpec, base: Params, memory: Params, common: Common | None) -> Fit:
     """Returns what training gave; only here, and only if there are data, torch is loaded."""
     plan = job.plan
     key = (plan.seed, plan.round, job.device)
@@ -173,7 +188,7 @@ def _trained(job: Job, spec: ModelSpec, base: Params, memory: Params, examples: 
     from edge_agent.training.trainer import fit  # noqa: PLC0415
 
     torch.set_num_threads(job.threads)
-    data = (examples or local_data)(job.data, spec)
+    data = common.examples(job.data, spec) if common else local_data(job.data, spec)
     settings = replace(plan.train, personal={**plan.train.personal, **job.own} if plan.train.personal else {})
     found = fit(base, spec, data, settings, key, memory=memory, still=_trunk(job, spec))
     for name, value in found.metrics.items():

@@ -119,12 +119,12 @@ def test_examples_are_those_that_a_device_reads_itself():
 
     spec = spec_of("mlp", (1, 8, 8), 10, 1)
     configs = [DataConfig("digits", None, "dirichlet:0.5", 5, at, 7, 200) for at in range(5)]
-    examples = Shares(most_bytes=1)
+    shares = Shares(most_bytes=1)
     for config in [*configs, configs[0]]:
-        own, found = local_data(config, spec), examples(config, spec)
+        own, found = local_data(config, spec), shares.examples(config, spec)
         assert (own.x == found.x).all() and (own.y == found.y).all()
-        assert len(examples.newest) == 1
-    assert len(examples.parts) == 1
+        assert len(shares.newest) == 1
+    assert len(shares.parts) == 1
 
 
 def test_a_simulation_reads_the_data_of_a_package_once_for_their_shape_and_once_to_train_on(tmp_path, offer):
@@ -140,4 +140,29 @@ def test_a_device_without_a_split_reads_all():
     from edge_agent.config import DataConfig
     from models.archs import spec_of
 
-    assert len(Shares()(DataConfig("digits"), spec_of("mlp", (1, 8, 8), 10, 1))) == 1437
+    assert len(Shares().examples(DataConfig("digits"), spec_of("mlp", (1, 8, 8), 10, 1))) == 1437
+
+
+def test_the_base_of_a_round_is_made_once_and_cannot_be_written():
+    shares, made = Shares(), []
+
+    def make():
+        made.append(1)
+        return {"w": np.full(3, float(len(made)), np.float32)}
+
+    first = shares.base(("spec", "one"), make)
+    assert shares.base(("spec", "one"), make) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first["w"] += 1
+    assert shares.base(("spec", "two"), make)["w"][0] == 2
+    assert shares.base(("other", "two"), make)["w"][0] == 3
+    assert len(made) == 3
+
+
+def test_devices_of_one_process_and_devices_of_their_own_start_from_the_same(tmp_path, monkeypatch):
+    settings = ("rounds=3", 'downlink.stages=[{stage="levels",levels=255}]')
+    together = simulate(order(tmp_path / "together", *settings, devices=4))
+    monkeypatch.setattr(Shares, "base", lambda self, name, make: make())
+    alone = simulate(order(tmp_path / "alone", *settings, devices=4))
+    assert together["model_digest"] == alone["model_digest"]
+    assert together["updates"] == alone["updates"] == 12
