@@ -107,8 +107,9 @@ def _bundle(figures: Figures, size: str, profile: str) -> list[str]:
 
 def _gain(figures: Figures, name: str) -> list[str]:
     texts = (f"layers {name} lost", f"layers mixed over {name}")
-    ends = ("mean", "least", "most")
-    return [name, *("{:.2f} ({:.2f} to {:.2f})".format(*(figures[f"{text}, {end}"] for end in ends)) for text in texts)]
+    ends = ("mean", "standard error", "least", "most")
+    shown = "{:.2f} ± {:.2f} ({:.2f} to {:.2f})"
+    return [name, *(shown.format(*(figures[f"{text}, {end}"] for end in ends)) for text in texts)]
 
 
 def filled(text: str) -> str:

@@ -1,14 +1,15 @@
 """Widths layer by layer within a budget, from what each layer was measured to lose.
 
     table    loss and accuracy with one layer at one width and all others at the widest: which layer lost the accuracy
-    allot    widths with the least sum of losses whose bytes fit, exactly, by dynamic programming over the bytes
-    refine   the sum is only a guess, since losses do not add up: steps between layers are measured and kept if better
+    allot    the widths with the least sums of losses whose bytes fit, exactly, by dynamic programming over the bytes
+    refine   a sum is only a guess, since losses do not add up: steps between layers are measured and kept if better
 
 Bytes are those of the layers' payloads; what a file has beside them is the same for all widths but for a few bytes.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ Widths = Mapping[str, int]
 Sizes = Mapping[str, Mapping[int, int]]
 Evaluate = Callable[[Widths], tuple[float, float]]
 """Loss and accuracy with these widths."""
+_Sums = dict[int, list[tuple[float, tuple[int, ...]]]]
+"""By cells used: summed losses, and the widths of the layers so far."""
 _CELLS = 4096
 
 
@@ -47,22 +50,24 @@ def sensitivity(layers: Sequence[str], widths: Sequence[int], evaluate: Evaluate
     return found
 
 
-def allot(table: Sequence[Lost], sizes: Sizes, most_bytes: int) -> dict[str, int]:
-    """Returns the widths with the least summed loss that fit; ConfigError if even the narrowest do not."""
+def allot(table: Sequence[Lost], sizes: Sizes, most_bytes: int, many: int = 1) -> list[dict[str, int]]:
+    """Returns the widths with the least summed losses that fit, at most `many`, the least one first; ConfigError if
+    even the narrowest do not.
+    """
     least = sum(min(each.values()) for each in sizes.values())
     if least > most_bytes:
         raise ConfigError(f"a budget of {most_bytes} bytes for weights that take {least} at the least width",
                           remedy="give more bytes, or train a smaller net")  # fmt: skip
     cell = max(1, math.ceil(most_bytes / _CELLS))
     room = most_bytes // cell
-    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+    best: _Sums = {0: [(0.0, ())]}
     for layer, each in sizes.items():
         choices = [(one.bits, one.loss, math.ceil(each[one.bits] / cell)) for one in table if one.layer == layer]
-        best = _cheapest(best, choices, room)
+        best = _cheapest(best, choices, room, many)
     if not best:  # rounding up to cells cost the last bytes
-        return {layer: min(each, key=lambda bits: each[bits]) for layer, each in sizes.items()}
-    _, chosen = min(best.values())
-    return dict(zip(sizes, chosen, strict=True))
+        return [{layer: min(each, key=lambda bits: each[bits]) for layer, each in sizes.items()}]
+    found = heapq.nsmallest(many, (one for each in best.values() for one in each))
+    return [dict(zip(sizes, chosen, strict=True)) for _, chosen in found]
 
 
 def refine(
@@ -89,22 +94,22 @@ def within(widths: Widths, sizes: Sizes) -> int:
     return sum(sizes[layer][bits] for layer, bits in widths.items())
 
 
-def _cheapest(
-    best: Mapping[int, tuple[float, tuple[int, ...]]], choices: Sequence[tuple[int, float, int]], room: int
-) -> dict[int, tuple[float, tuple[int, ...]]]:
-    """Returns, by cells used, the least loss once one more layer has a width; what costs more and loses more goes."""
-    found: dict[int, tuple[float, tuple[int, ...]]] = {}
-    for used, (loss, chosen) in best.items():
+def _cheapest(best: _Sums, choices: Sequence[tuple[int, float, int]], room: int, many: int) -> _Sums:
+    """Returns, by cells used, the least losses once one more layer has a width. What costs more and loses more than
+    `many` others goes.
+    """
+    found: _Sums = {}
+    for used, sums in best.items():
         for bits, more, cells in choices:
-            at = used + cells
-            if at <= room and (at not in found or loss + more < found[at][0]):
-                found[at] = (loss + more, (*chosen, bits))
-    kept: dict[int, tuple[float, tuple[int, ...]]] = {}
-    least = math.inf
+            if used + cells <= room:
+                found.setdefault(used + cells, []).extend((loss + more, (*chosen, bits)) for loss, chosen in sums)
+    kept: _Sums = {}
+    least: list[float] = []
     for at in sorted(found):
-        if found[at][0] < least:
-            kept[at] = found[at]
-            least = found[at][0]
+        fine = [one for one in heapq.nsmallest(many, found[at]) if len(least) < many or one[0] < least[-1]]
+        if fine:
+            kept[at] = fine
+            least = heapq.nsmallest(many, [*least, *(loss for loss, _ in fine)])
     return kept
 
 

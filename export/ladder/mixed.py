@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from export.forms import Form
@@ -24,6 +25,8 @@ _PACKED = {"planes": dict.fromkeys(_WIDTHS[1:], 4), "native": {6: 3, 5: 3, 4: 4,
 """By packing and width: the width whose nodes for unpacking stand for it, as they are alike."""
 _HALVINGS = 7
 _TRIES = 4
+_STARTS = 24
+_CLOSE = 8
 _ROUNDING = 1e-9
 
 
@@ -99,6 +102,11 @@ class _Trial:
             self.known[key] = found.loss, found.accuracy
         return self.known[key]
 
+    def ranked(self, accuracy: float) -> list[dict[str, int]]:
+        """Returns what was tried and is that accurate, the least loss first."""
+        tried = sorted((loss, widths) for widths, (loss, seen) in self.known.items() if seen >= accuracy)
+        return [dict(zip(self.layers, widths, strict=True)) for _, widths in tried]
+
     def proven(self, widths: Widths) -> Judged:
         key, chooses = tuple(widths.values()), self.source.chooses
         if key not in self.seen and chooses is not None:
@@ -161,9 +169,9 @@ def _fits(trial: _Trial, size: Callable[[Widths], int], most_bytes: int) -> list
 
 
 def _best(trial: _Trial, table: Sequence[Lost], room: int) -> dict[str, int]:
-    """Returns the best widths found from the table and from every even width that fits."""
+    """Returns the best widths found from the best of the table and from every even width that fits."""
     sizes = trial.sizes
-    starts = [allot(table, sizes, room), *(even for even in trial.evens if within(even, sizes) <= room)]
+    starts = [*allot(table, sizes, room, _STARTS), *(even for even in trial.evens if within(even, sizes) <= room)]
     start = min(starts, key=lambda widths: trial(widths)[0])
     return refine(start, sizes, room, trial)[0]
 
@@ -175,8 +183,8 @@ def _fitting(
     most_bytes: int,
     fits: Sequence[dict[str, int]],
 ) -> dict[str, int]:
-    """Returns the best widths whose file fits. What a file has beside its layers differs a little by width, so what is
-    over is taken off the room for layers; the plain choices count as well.
+    """Returns the widths of the least loss whose file fits and is no less accurate than that of any plain choice. What
+    a file has beside its layers differs a little by width, so what is over is taken off the room for layers.
     """
     sizes, found = trial.sizes, list(fits)
     least = sum(min(each.values()) for each in sizes.values())
@@ -190,7 +198,11 @@ def _fitting(
             found.append(widths)
             break
         room = min(room, within(widths, sizes)) - over
-    return min(found, key=lambda widths: trial.proven(widths).loss)
+    accurate = max(trial.proven(plain).accuracy for plain in fits)
+    small = (widths for widths in trial.ranked(accurate - _ROUNDING) if within(widths, sizes) <= room)
+    close = islice((widths for widths in small if size(widths) <= most_bytes), _CLOSE)
+    fine = [widths for widths in (*found, *close) if trial.proven(widths).accuracy >= accurate - _ROUNDING]
+    return min(fine, key=lambda widths: trial.proven(widths).loss)
 
 
 def _smallest(trial: _Trial, best: Callable[[int], dict[str, int]], drop: float) -> dict[str, int]:

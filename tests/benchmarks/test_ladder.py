@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.ladder.mixing import verdicts
@@ -28,7 +29,8 @@ def seed(lost, won):
     [
         ([(2, 1), (1, 0.5), (3, 0.2)], set()),
         ([(0.2, 0.5), (0.1, 0.5), (0.3, 0.5)], {"loses"}),
-        ([(2, 1), (2, -0.1), (2, 1)], {"size of int8-3", "size of float-3"}),
+        ([(2, 1), (2, -0.1), (2, 1)], set()),
+        ([(2, 0.5), (2, -0.5), (2, 0)], {"size of int8-3", "size of float-3"}),
         ([(2, -1), (2, -1), (2, 1)], {"size of"}),
     ],
 )
@@ -38,7 +40,9 @@ def test_mixing_must_win_where_even_widths_lose(seeds, missed):
     assert all(any(word in name for word in missed) for name in short)
     assert all(any(word in name for name in short) for word in missed)
     assert len(limits) == 6
-    assert figures["layers mixed over int8-3, least"] == pytest.approx(min(won for _, won in seeds))
+    gains = [won for _, won in seeds]
+    assert figures["layers mixed over int8-3, least"] == pytest.approx(min(gains))
+    assert figures["layers mixed over int8-3, standard error"] == pytest.approx(np.std(gains, ddof=1) / 3**0.5)
 
 
 def test_what_was_measured_is_kept_as_long_as_the_code_is_the_same(tmp_path):

@@ -41,7 +41,7 @@ def summed(table, widths):
 def test_the_allotment_is_the_best_that_fits(weights, values, share):
     sizes, table = sizes_of(weights), table_of(values)
     most = int(sum(each[8] for each in sizes.values()) * share) + 3
-    found = allot(table, sizes, most)
+    (found,) = allot(table, sizes, most)
     assert within(found, sizes) <= most
     every = (dict(zip(LAYERS, one, strict=True)) for one in product(WIDTHS, repeat=3))
     # sizes are counted in cells of a 4096th of the budget: what fits with that much to spare must be as good
@@ -50,11 +50,29 @@ def test_the_allotment_is_the_best_that_fits(weights, values, share):
     assert summed(table, found) <= best + 1e-9
 
 
+@given(
+    weights=st.lists(st.integers(8, 1300), min_size=3, max_size=3),
+    values=losses,
+    share=st.floats(0.25, 1.0),
+    many=st.integers(1, 80),
+)
+def test_the_many_best_are_those_of_all_that_fit(weights, values, share, many):
+    sizes, table = sizes_of(weights), table_of(values)
+    most = int(sum(each[8] for each in sizes.values()) * share) + 3
+    assert most <= 4096  # cells are bytes
+    found = allot(table, sizes, most, many)
+    every = [dict(zip(LAYERS, one, strict=True)) for one in product(WIDTHS, repeat=3)]
+    sums = sorted(summed(table, one) for one in every if within(one, sizes) <= most)
+    assert len({tuple(one.values()) for one in found}) == len(found) == min(many, len(sums))
+    assert [summed(table, one) for one in found] == pytest.approx(sums[:many])
+    assert all(within(one, sizes) <= most for one in found)
+
+
 def test_too_small_a_budget_is_refused_with_what_it_would_take():
     sizes = sizes_of([800, 800, 800])
     with pytest.raises(ConfigError, match="600"):
         allot(table_of([[0.0] * 4] * 3), sizes, 599)
-    assert allot(table_of([[3.0, 2.0, 1.0, 0.0]] * 3), sizes, 600) == dict.fromkeys(LAYERS, 2)
+    assert allot(table_of([[3.0, 2.0, 1.0, 0.0]] * 3), sizes, 600) == [dict.fromkeys(LAYERS, 2)]
 
 
 def test_the_table_says_which_layer_loses():
