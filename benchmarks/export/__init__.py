@@ -1,8 +1,11 @@
-"""Sizes and latency of exported files: a CNN of a million parameters, and the overhead in a net of 20,000.
+"""Sizes and latency of exported files: a CNN of a million parameters, and what nets of 20,000 to 25,000 carry beside.
 
-Both nets are as they start: sizes and times do not depend on training. Each file passes the export's own gate, which
+All nets are as they start: sizes and times do not depend on training. Each file passes the export's own gate, which
 times it beside the float model: one thread, batch 1, interleaved, the median of each round's own ratio. Files of 4 and
 2 bits are made in ONNX's own types as well (--packing native): figures, no requirements.
+
+nodes     a file without the data of its tensors: nodes, names, shapes, metadata
+beside    a file without its parameters at their width: nodes, and grids, biases and norms in float32
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from benchmarks.result import Figure, Requirement, Result, at_most
 __all__ = ["run"]
 
 _LARGE, _SMALL = "cnn-64-128-256-256", "cnn-16-32"
+_OTHERS = ("mlp-32", "mobile-16-32-128-128", "resnet8-8")
 _INPUT = (1, 28, 28)
 _LIMITS = {
     "int8": {8: 0.260, 6: 0.200, 5: 0.170, 4: 0.136, 3: 0.105, 2: 0.073},
@@ -30,17 +34,18 @@ _LATENCY = 0.5
 
 
 def run(options: Sequence[str]) -> Result:
-    """Exports both nets and reads their reports."""
+    """Exports all nets and reads their reports."""
     parser = argparse.ArgumentParser(prog="scripts/bench export")
     parser.add_argument("--rounds", type=int, default=41, help="rounds of each timing (%(default)s)")
     asked = parser.parse_args(options)
     with tempfile.TemporaryDirectory() as name:
         folders = {arch: Path(name) / arch for arch in (_LARGE, _SMALL)}
         large, small = (_report(arch, asked.rounds, folder) for arch, folder in folders.items())
+        little = {_SMALL: small} | {arch: _report(arch, 1, Path(name) / arch) for arch in _OTHERS}
+        nodes = {arch: _nodes(report, Path(name) / arch) for arch, report in little.items()}
         native = _native(asked.rounds, *folders.values())
     figures: dict[str, Figure] = {"large": _LARGE, "large_parameters": large["parameters"]}
-    figures |= {"small": _SMALL, "small_parameters": small["parameters"], "float_bytes": large["float"]["bytes"]}
-    figures["float_latency_ms"] = large["float"]["latency_ms"]
+    figures |= {"float_bytes": large["float"]["bytes"], "float_latency_ms": large["float"]["latency_ms"]}
     requirements: list[Requirement] = []
     for one in large["variants"]:
         name, bits = one["name"], round(one["bits"])
@@ -49,11 +54,14 @@ def run(options: Sequence[str]) -> Result:
         requirements.append(at_most(f"{name} size over float", _LIMITS[one["profile"]][bits], one["size_ratio"]))
         if one["profile"] == "int8":
             requirements.append(at_most(f"{name} latency over float", _LATENCY, one["latency_ratio"]))
-    for one in small["variants"]:
-        figures[f"small_{one['name']}_overhead_bytes"] = _overhead(one, small)
-        requirements.append(at_most(f"small {one['name']} overhead", _OVERHEAD, _overhead(one, small)))
+    for arch, report in little.items():
+        figures[f"{arch} parameters"] = report["parameters"]
+        for one in report["variants"]:
+            figures[f"{arch} {one['name']} beside"] = _beside_weights(one, report)
+            figures[f"{arch} {one['name']} nodes"] = nodes[arch][one["name"]]
+            requirements.append(at_most(f"{arch} {one['name']} nodes", _OVERHEAD, nodes[arch][one["name"]]))
     figures |= native
-    refused = [*large["refused"], *small["refused"]]
+    refused = [one for report in (large, *little.values()) for one in report["refused"]]
     requirements.append(at_most("files refused by the gate", 0, len(refused)))
     figures |= {f"refused {one['name']}": one["reason"] for one in refused}
     return Result(figures, tuple(requirements))
@@ -69,7 +77,7 @@ def _native(rounds: int, planes: Path, small: Path) -> dict[str, Figure]:
             figures |= {f"{one['name']}_native_{what}": value for what, value in _beside(one, folder, planes, rounds)}
     little = _report(_SMALL, rounds, small, bits=(4, 2), packing="native")
     for one in little["variants"]:
-        figures[f"small_{one['name']}_native_overhead_bytes"] = _overhead(one, little)
+        figures[f"{_SMALL} {one['name']} native beside"] = _beside_weights(one, little)
     return figures | {f"refused native {one['name']}": one["reason"] for one in (*large["refused"], *little["refused"])}
 
 
@@ -105,6 +113,16 @@ def _report(arch: str, rounds: int, folder: Path, **wish: Any) -> dict[str, Any]
     return make_ladder(source, Wish(rounds=rounds, **wish), folder)
 
 
-def _overhead(one: Mapping[str, Any], report: Mapping[str, Any]) -> int:
-    """Returns what the file has beside its parameters at their width: grids, nodes, names, metadata."""
+def _nodes(report: Mapping[str, Any], folder: Path) -> dict[str, int]:
+    """Returns by file the bytes that are not data of tensors."""
+    import onnx
+
+    found = {}
+    for one in report["variants"]:
+        tensors = onnx.load(folder / f"{one['name']}.onnx").graph.initializer
+        found[one["name"]] = int(one["bytes"]) - sum(len(each.raw_data) for each in tensors)
+    return found
+
+
+def _beside_weights(one: Mapping[str, Any], report: Mapping[str, Any]) -> int:
     return int(one["bytes"] - report["parameters"] * one["bits"] / 8)
