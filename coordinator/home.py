@@ -108,7 +108,7 @@ class Home:
         row = self.database.row("SELECT recipe FROM runs WHERE run = ?", run)
         if row is None:
             raise StateError(f"run {run!r} is not in {self.folder}", remedy="`bitfleet runs` lists them")
-        return recipe_from_json(json.loads(row["recipe"]))
+        return recipe_from_json(json.loads(row["recipe"]), f"run {run!r}")
 
     def federation(
         self, run: str, fleet: str, transport: Transport, evaluator: Evaluator, clock: Callable[[], float]
