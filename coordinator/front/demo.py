@@ -57,10 +57,11 @@ def run_demo(options: DemoOptions) -> int:
     with ExitStack() as stack:
         broker = stack.enter_context(start_broker(options.broker, options.folder / "broker"))
         words = ["--home", str(home), "--fleet", FLEET, "--broker", broker.url, "--recipe", str(recipe)]
+        progress = Progress(home / "fleet.sqlite", options.recipe, broker.kind)  # before there is a new run to show
         serve = stack.enter_context(start_python(logs / "coordinator.log", "coordinator", "serve", *words))
         for at in range(options.recipe.devices.goal):
             stack.enter_context(_agent(options, broker, at, keys))
-        watch_run(Progress(home / "fleet.sqlite", options.recipe, broker.kind), serve)
+        watch_run(progress, serve)
         if serve.returncode:
             tail = (logs / "coordinator.log").read_text().strip().splitlines()[-5:]
             raise StateError("the coordinator ended early:\n  " + "\n  ".join(tail), remedy=f"see {logs}")
