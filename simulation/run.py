@@ -135,7 +135,7 @@ def simulate(order: Order, watch: Watch = lambda world: None) -> dict[str, Any]:
     provide_data(order.recipe)
     make_folder(order.folder, "--dir")
     with ExitStack() as stack:
-        home = stack.enter_context(open_home(order.folder / "home", durable=False))
+        home = stack.enter_context(open_home(order.folder / "home", durable=False, option="--dir"))
         run = _entered(home, order)
         with usable(order.folder / "events.log", "--dir"):
             events = stack.enter_context((order.folder / "events.log").open("a"))
