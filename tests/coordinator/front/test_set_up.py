@@ -55,6 +55,8 @@ def test_the_acl_that_a_person_prints(capsys):
     assert main(["acl", "--fleet", "garden", "--coordinator", "gardener"]) == 0
     printed = capsys.readouterr().out
     assert printed == acl_file("garden", "gardener")
+    assert main(["acl", "--coordinator", "dashboard"]) == 1
+    assert "E-CONFIG: coordinator = 'dashboard' is the dashboard's name" in capsys.readouterr().err
     assert main(["acl", "--fleet", "no fleet"]) == 1
     assert "fleet = 'no fleet'" in capsys.readouterr().err
     assert all((ROOT / name).exists() for name in shlex.split(commands[1])[1:-1] if name != "acl")
