@@ -89,23 +89,23 @@ def _home(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return command
 
 
-def _link(command: argparse.ArgumentParser, known: bool = False) -> None:
-    """Adds what leads to the devices; `known` says that the home has the fleet and the broker's address of a run."""
+def _link(command: argparse.ArgumentParser, fleet: str | None = FLEET, broker: str | None = BROKER) -> None:
+    """Adds what leads to the devices; None says that the home knows the fleet, or the address of the broker."""
     _home(command)
-    fleet, broker = (None, None) if known else (FLEET, BROKER)
-    command.add_argument("--fleet", default=fleet, help="the run's" if known else "the fleet's name (%(default)s)")
-    command.add_argument("--broker", default=broker, metavar="URL", help="where it was" if known else "%(default)s")
+    command.add_argument("--fleet", default=fleet, help="the fleet's name (%(default)s)" if fleet else "as before")
+    command.add_argument("--broker", default=broker, metavar="URL", help="%(default)s" if broker else "where it was")
     for name in ("password-file", "ca-file", "cert-file", "key-file"):
         command.add_argument(f"--{name}", type=Path, default=None)
     command.add_argument("--username", default="")
 
 
 def _serving(command: argparse.ArgumentParser, new: bool) -> None:
-    _link(command, known=not new)
     if new:
+        _link(command)
         _recipe(command, "fedavg")
         command.add_argument("--run-name", default="", metavar="NAME", help="the new run's name (date and time)")
     else:
+        _link(command, fleet=None, broker=None)
         command.add_argument("run", nargs="?", default="", help="a run's name; the newest open one if left out")
 
 

@@ -5,6 +5,7 @@ It is a cache and a pipe: what must last is kept by its owner and published agai
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -18,9 +19,9 @@ from pathlib import Path
 from random import SystemRandom
 from time import monotonic, sleep
 
-from wire.errors import ConfigError, TransportError
+from wire.errors import ConfigError, StateError, TransportError, said_by
 from wire.pipe import python
-from wire.settings import make_folder, usable
+from wire.settings import check_range, make_folder, usable
 
 __all__ = ["PACKET_BYTES", "Broker", "start_broker"]
 
@@ -61,6 +62,7 @@ class Broker:
     folder: Path
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
+    option: str = "--folder"
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -101,6 +103,7 @@ class Broker:
     def restart(self) -> None:
         """Starts the broker (again) on the same port and returns when it answers."""
         self.stop()
+        _check_port(self.port)
         try:
             self._launch()
         except TransportError:
@@ -115,17 +118,16 @@ class Broker:
         self.stop()
 
     def _launch(self) -> None:
-        if not _is_free(self.port):
-            there = f"or, if a broker has it, use that one: --broker mqtt://127.0.0.1:{self.port}"
-            raise TransportError(f"port {self.port} is in use", remedy=f"choose another, or 0 for a free one; {there}")
         command = _mosquitto_command(self) if self.kind == "mosquitto" else _iotcore_command(self)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        with usable(self.log, self.option):
+            log = self.log.open("ab")
+        tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+        try:
+            with log:
+                self._process = subprocess.Popen(tied, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        except OSError as exc:
+            remedy = "see that there is memory for another process"
+            raise StateError(f"{self.kind} cannot be started: {said_by(exc)}", remedy=remedy) from exc
         self._await_answer()
 
     def _await_answer(self) -> None:
@@ -143,22 +145,26 @@ class Broker:
         store = self.folder / "mosquitto.db"
         if self.kind != "mosquitto" or not store.exists():
             return False
-        store.replace(self.folder / "mosquitto.db.damaged")
+        with usable(store, self.option):
+            store.replace(self.folder / "mosquitto.db.damaged")
         return True
 
 
-def start_broker(kind: str, folder: Path, port: int = 0, *, settings: Mapping[str, str] | None = None) -> Broker:
+def start_broker(
+    kind: str, folder: Path, port: int = 0, *, settings: Mapping[str, str] | None = None, option: str = "--folder"
+) -> Broker:
     """Returns a broker that answers: `auto`, `mosquitto` or `iotcore`; port 0 takes a free one.
 
     `settings` are lines of mosquitto's configuration that replace or follow ours; with `certfile` the URL is mqtts.
+    `option` is what a person named the folder with.
     """
+    check_range("--port", port, 0, 65535)
     chosen = _choose(kind)
     if settings and chosen != "mosquitto":
         raise ConfigError(f"{chosen} takes no settings, and was given {sorted(settings)}", remedy="use mosquitto")
-    make_folder(folder, "--folder")
-    broker = Broker(chosen, folder.resolve(), port or _free_port(), dict(settings or {}))
-    with usable(folder, "--folder"):
-        broker.restart()
+    make_folder(folder, option)
+    broker = Broker(chosen, folder.resolve(), port or _free_port(), dict(settings or {}), option)
+    broker.restart()
     return broker
 
 
@@ -196,16 +202,16 @@ def _mosquitto_command(broker: Broker) -> list[str]:
         "allow_anonymous": "true",
         **broker.settings,
     }
-    config = broker.folder / "mosquitto.conf"
-    config.write_text("".join(f"{key} {value}\n" for key, value in lines.items()), encoding="utf-8")
+    config = _written(broker, "mosquitto.conf", "".join(f"{key} {value}\n" for key, value in lines.items()))
     return [binary, "-c", str(config)]
 
 
 def _iotcore_command(broker: Broker) -> list[str]:
     # Its memory is a log for every filter in use: 32 segments of 1 MiB at most, and a reader that falls further behind
     # misses messages.
-    config = broker.folder / "rumqttd.toml"
-    config.write_text(
+    config = _written(
+        broker,
+        "rumqttd.toml",
         f"""id = 0
 
 [router]
@@ -226,26 +232,43 @@ max_payload_size = {PACKET_BYTES}
 max_inflight_count = 100
 dynamic_filters = true
 """,
-        encoding="utf-8",
     )
     return python(_RUMQTTD, str(config))
 
 
+def _written(broker: Broker, name: str, text: str) -> Path:
+    with usable(broker.folder / name, broker.option):
+        (broker.folder / name).write_text(text, encoding="utf-8")
+    return broker.folder / name
+
+
+def _check_port(port: int) -> None:
+    """Raises TransportError unless a broker may listen on a port."""
+    said = _refusal(port)
+    if said == errno.EADDRINUSE:
+        there = f"or, if a broker has it, use that one: --broker mqtt://127.0.0.1:{port}"
+        raise TransportError(f"port {port} is in use", remedy=f"choose another, or 0 for a free one; {there}")
+    if said:
+        remedy = "choose one from 1024 on: those below are root's"
+        raise TransportError(f"port {port} cannot be used: {os.strerror(said)}", remedy=remedy)
+
+
 def _free_port() -> int:
     for port in SystemRandom().sample(_PORTS, 200):
-        if _is_free(port):
+        if not _refusal(port):
             return port
     raise TransportError(f"no free port in {_PORTS}", remedy="name one")
 
 
-def _is_free(port: int) -> bool:
+def _refusal(port: int) -> int:
+    """Returns the number of the error with which the system refuses a port; 0 where it may be used."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+        except OSError as exc:
+            return exc.errno or errno.EADDRINUSE
+        return 0
 
 
 def _answers(port: int, *, secured: bool) -> bool:

@@ -108,7 +108,7 @@ class Home:
         row = self.database.row("SELECT recipe FROM runs WHERE run = ?", run)
         if row is None:
             raise StateError(f"run {run!r} is not in {self.folder}", remedy="`bitfleet runs` lists them")
-        return recipe_from_json(json.loads(row["recipe"]))
+        return recipe_from_json(json.loads(row["recipe"]), f"run {run!r}")
 
     def federation(
         self, run: str, fleet: str, transport: Transport, evaluator: Evaluator, clock: Callable[[], float]
@@ -136,14 +136,17 @@ class Home:
 
 
 @contextmanager
-def open_home(folder: Path, durable: bool = True, fleet: str = "") -> Iterator[Home]:
-    """Opens a folder for one coordinator of a fleet, made if need be; raises StateError while another one has it."""
-    make_folder(folder, "--home")
-    with _opened_lock(folder) as lock:
+def open_home(folder: Path, durable: bool = True, fleet: str = "", option: str = "--home") -> Iterator[Home]:
+    """Opens a folder for one coordinator of a fleet, made if need be; raises StateError while another one has it.
+
+    `option` is what a person named it with.
+    """
+    make_folder(folder, option)
+    with _opened_lock(folder, option) as lock:
         if not _got(lock, fcntl.LOCK_EX):
-            raise StateError(f"another coordinator uses {folder}", remedy="stop it, or name another --home")
+            raise StateError(f"another coordinator uses {folder}", remedy=f"stop it, or name another {option}")
         _write_fleet(lock, fleet)
-        with _opened(folder, durable) as home:
+        with _opened(folder, durable, option) as home:
             home.session = _next_session(home.database)
             yield home
 
@@ -184,15 +187,15 @@ def refuse_another_fleet(folder: Path, fleet: str) -> None:
         raise StateError(f"the coordinator at work in {folder} serves fleet {served!r}, not {fleet!r}", remedy=remedy)
 
 
-def keys_of(folder: Path) -> tuple[str, str]:
+def keys_of(folder: Path, option: str = "--home") -> tuple[str, str]:
     """Returns the public halves of the keys for plans and for models, made if need be; a coordinator may be at work."""
-    make_folder(folder, "--home")
-    return public_key(_made(folder / _KEY)), public_key(_made(folder / _MODEL_KEY))
+    make_folder(folder, option)
+    return public_key(_made(folder / _KEY, option)), public_key(_made(folder / _MODEL_KEY, option))
 
 
 @contextmanager
-def _opened(folder: Path, durable: bool) -> Iterator[Home]:
-    _made(folder / _KEY)
+def _opened(folder: Path, durable: bool, option: str = "--home") -> Iterator[Home]:
+    _made(folder / _KEY, option)
     database = open_database(folder / _DATABASE, durable=durable)
     try:
         yield Home(folder, database, 0, durable)
@@ -200,8 +203,8 @@ def _opened(folder: Path, durable: bool) -> Iterator[Home]:
         database.close()
 
 
-def _opened_lock(folder: Path) -> IO[str]:
-    with usable(folder / _LOCK, "--home"):
+def _opened_lock(folder: Path, option: str) -> IO[str]:
+    with usable(folder / _LOCK, option):
         return (folder / _LOCK).open("a+")
 
 
@@ -221,8 +224,8 @@ def _got(lock: IO[str], kind: int) -> bool:
     return True
 
 
-def _made(key: Path) -> Path:
-    with usable(key, "--home"):
+def _made(key: Path, option: str = "--home") -> Path:
+    with usable(key, option):
         try:
             if not key.exists():
                 make_key(key)

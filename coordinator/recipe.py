@@ -119,9 +119,13 @@ def ordered_recipe(
     return load_recipe(name, [*said, *settings])
 
 
-def recipe_from_json(table: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe that `to_json` gave."""
-    return settings_from(Recipe, table, "stored recipe")
+def recipe_from_json(table: Mapping[str, Any], run: str = "a stored run") -> Recipe:
+    """Returns the recipe that `to_json` gave; ConfigError, naming `run`, if another version of ours allowed more."""
+    try:
+        return settings_from(Recipe, table, "stored recipe")
+    except ConfigError as exc:  # what is wrong with a setting: its remedy is of no use to a run that has begun
+        remedy = "go on with the version that began it, or start a new run, with a new name"
+        raise ConfigError(f"{run} has settings that this version refuses: {exc.message}", remedy=remedy) from exc
 
 
 def _shipped(name: str) -> Path:

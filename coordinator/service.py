@@ -56,6 +56,7 @@ def serve(
             name = home.new_run(recipe, name=run, fleet=serving.fleet, broker=serving.broker)
         else:
             name = run
+            home.recipe(name)  # refused before anything is changed
             home.move(name, serving.fleet, serving.broker)
         if reopen:
             home.reopen(name)

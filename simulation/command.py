@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coordinator.front.again import told_how_to_go_on
 from wire.errors import ConfigError
 from wire.settings import check_json, leave_json
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from coordinator.recipe import Recipe
 
 __all__ = ["add_commands"]
+
+_ORDERED = ("recipes", "seeds", "task", "devices", "clients_per_round", "rounds", "set")
+_ANEW = ("workers", "ray", "dir", "json", "plot")  # no run's folder knows them
 
 Facts = Mapping[str, Any]
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -62,12 +66,9 @@ def _simulate(options: argparse.Namespace) -> int:
         recipe = _recipe(options, options.recipe or "fedavg", options.seed)
         order = Order(recipe, folder, options.devices, options.workers, options.ray)
     print(f"files in {folder}", flush=True)
-    try:
-        with shown_progress() as watch:
-            figures = simulate(order, watch)
-    except KeyboardInterrupt:
-        print(f"bitfleet: stopped; `bitfleet simulate --resume --dir {folder}` goes on", file=sys.stderr)
-        return 130
+    command = _again(options, folder, ("simulate", "--resume"), _ANEW)
+    with told_how_to_go_on(command, (folder / "home" / "fleet.sqlite").exists), shown_progress() as watch:
+        figures = simulate(order, watch)
     _leave(options, [(order.recipe.name, figures)], figures)
     _print(figures)
     return 0 if figures["status"] == "done" else 1
@@ -83,15 +84,21 @@ def _sweep(options: argparse.Namespace) -> int:
     recipes = tuple(_recipe(options, name.strip(), None) for name in options.recipes.split(","))
     ordered = Sweep(recipes, _seeds(options.seeds), folder, options.devices, options.workers, options.ray)
     print(f"files in {folder}", flush=True)
-    try:
+    with told_how_to_go_on(_again(options, folder, ("sweep",), (*_ORDERED, *_ANEW))):
         figures = sweep(ordered)
-    except KeyboardInterrupt:
-        print(f"bitfleet: stopped; the same command with --dir {folder} goes on", file=sys.stderr)
-        return 130
     rows = table_of(figures)
     _leave(options, [(f"{each['recipe']}-{each['seed']}", each) for each in figures], {"table": rows, "runs": figures})
     _print_rows(rows)
     return 0 if all(each["status"] == "done" for each in figures) else 1
+
+
+def _again(options: argparse.Namespace, folder: Path, words: tuple[str, ...], names: tuple[str, ...]) -> str:
+    """Returns the command of these words that goes on in a folder, with those of the named options that were given."""
+    given = {**vars(options), "dir": folder}
+    for name in names:
+        for value in given[name] if isinstance(given[name], list) else [given[name]]:
+            words = (*words, f"--{name.replace('_', '-')}", str(value)) if value else words
+    return shlex.join(("bitfleet", *words))
 
 
 def _recipe(options: argparse.Namespace, name: str, seed: int | None) -> Recipe:

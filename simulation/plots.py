@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wire.errors import ConfigError
+from wire.settings import check_writable
 
 __all__ = ["Curve", "check_plots", "curve_of", "draw"]
 
@@ -42,8 +43,7 @@ def check_plots(path: Path | None) -> None:
         import matplotlib  # noqa: F401, PLC0415
     except ImportError as exc:
         raise ConfigError("--plot needs matplotlib", remedy="pip install 'bitfleet[plots]'") from exc
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--plot {path}: there is no folder {path.absolute().parent}", remedy="make it first")
+    check_writable(path, "--plot")
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--plot {path}", remedy="end the name in .png, .svg or .pdf")
 

@@ -135,7 +135,7 @@ def simulate(order: Order, watch: Watch = lambda world: None) -> dict[str, Any]:
     provide_data(order.recipe)
     make_folder(order.folder, "--dir")
     with ExitStack() as stack:
-        home = stack.enter_context(open_home(order.folder / "home", durable=False))
+        home = stack.enter_context(open_home(order.folder / "home", durable=False, option="--dir"))
         run = _entered(home, order)
         with usable(order.folder / "events.log", "--dir"):
             events = stack.enter_context((order.folder / "events.log").open("a"))
@@ -156,7 +156,8 @@ def left_order(folder: Path, workers: int = 0, ray: str = "") -> Order:
     if fact is None:
         raise ConfigError(f"{folder} holds no simulated run", remedy="name a folder that `bitfleet simulate` made")
     wanted = json.loads(fact["value"])
-    return Order(recipe_from_json(wanted["recipe"]), folder, wanted["devices"], workers, ray)
+    recipe = recipe_from_json(wanted["recipe"], f"the run in {folder}")
+    return Order(recipe, folder, wanted["devices"], workers, ray)
 
 
 def _world(home: Home, run: str, order: Order, watch: Watch, stack: ExitStack) -> World:

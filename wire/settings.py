@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ else:
 __all__ = [
     "check_json",
     "check_range",
+    "check_writable",
     "leave_json",
     "make_folder",
     "parse_setting",
@@ -128,13 +130,29 @@ def make_folder(folder: Path, option: str) -> None:
 
 def check_json(path: Path | None) -> None:
     """Raises ConfigError if `--json FILE` cannot be written in the end: what leads there shall not be for nothing."""
-    if path is None:
-        return
+    if path is not None:
+        check_writable(path, "--json")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raises ConfigError, naming the `option` that names it, if a file cannot be written there."""
     folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ConfigError(f"--json {path}: there is no folder {folder}", remedy="make it first")
-    if path.is_dir():
-        raise ConfigError(f"--json {path} is a folder", remedy="name a file")
+    if not _is_folder(folder):
+        remedy = "make it first, or see whether you may enter it"
+        raise ConfigError(f"{option} {path}: there is no folder {folder}", remedy=remedy)
+    if _is_folder(path):
+        raise ConfigError(f"{option} {path} is a folder", remedy="name a file")
+    there = os.access(path, os.F_OK)
+    if not os.access(path if there else folder, os.W_OK if there else os.W_OK | os.X_OK):
+        what = f"{option} {path} may not be written" if there else f"{option} {path}: {folder} may not be written"
+        raise ConfigError(what, remedy="name a file that you may write")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # it lies in one that may not be entered
+        return False
 
 
 def leave_json(path: Path | None, facts: Any) -> None:

@@ -5,6 +5,7 @@ Root: fl/1/<fleet>/. A device's id is its MQTT user name wherever the broker che
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from wire.errors import ConfigError
@@ -23,6 +24,8 @@ class Topic:
     writer: str
     readers: tuple[str, ...]
 
+
+_USER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 TABLE = (
     Topic("d/{device}/state", "what the device does; its will", True, "device", ("coordinator", "dashboard")),
@@ -85,6 +88,11 @@ class Topics:
 def acl_file(fleet: str, coordinator: str = "coordinator", dashboard: str = "dashboard") -> str:
     """Returns the table as a mosquitto ACL file: default deny, a device reaches its own topics only."""
     root = Topics(fleet).root
+    for role, user in (("coordinator", coordinator), ("dashboard", dashboard)):
+        if not _USER.fullmatch(user):  # it becomes a line of the file, and part of a topic filter
+            raise ConfigError(f"{role} = {user!r}", remedy="use 1 to 64 of a-z, A-Z, 0-9 and . _ @ -")
+    if coordinator == dashboard:
+        raise ConfigError(f"coordinator = {coordinator!r} is the dashboard's name", remedy="choose another name")
     lines = ["# Made from wire/topics.py"]
     for role, user in (("coordinator", coordinator), ("dashboard", dashboard)):
         lines += ["", f"user {user}", *_denials(role, user, root)]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["BROKER", "FLEET", "HOME", "again", "told_how_to_go_on"]
+__all__ = ["BROKER", "FLEET", "HOME", "LINK", "again", "told_how_to_go_on"]
 
 HOME = Path("~/.local/share/bitfleet")
 FLEET = "home"
 BROKER = "mqtt://127.0.0.1:1883"
 
 _USUAL = {"home": HOME, "fleet": FLEET, "broker": BROKER}
-_NEEDED = (*_USUAL, "username", "password_file", "ca_file", "cert_file", "key_file")
+LINK = ("fleet", "broker", "username", "password_file", "ca_file", "cert_file", "key_file")
+"""The options that lead to the devices: a command that only reads the home has none of them."""
+
+_NEEDED = ("home", *LINK)
 
 
 def again(options: argparse.Namespace, *words: str, known: tuple[str, ...] = ()) -> str:
@@ -28,9 +31,10 @@ def again(options: argparse.Namespace, *words: str, known: tuple[str, ...] = ())
 
 
 @contextmanager
-def told_how_to_go_on(command: str) -> Iterator[None]:
-    """Has Ctrl-C name the command that goes on with what it stops."""
+def told_how_to_go_on(command: str, begun: Callable[[], object] = lambda: True) -> Iterator[None]:
+    """Has Ctrl-C name the command that goes on with what it stops, if that had `begun`."""
     try:
         yield
     except KeyboardInterrupt as exc:
-        raise KeyboardInterrupt(*(exc.args or (f"stopped; `{command}` goes on where it was",))) from None
+        said = f"stopped; `{command}` goes on where it was" if begun() else "stopped; nothing was begun"
+        raise KeyboardInterrupt(*(exc.args or (said,))) from None

@@ -49,18 +49,19 @@ def run_demo(options: DemoOptions) -> int:
     home, logs = options.folder / "home", options.folder / "logs"
     for folder in (home, logs, options.folder / "broker"):
         make_folder(folder, "--dir")
-    keys = keys_of(home)
+    keys = keys_of(home, "--dir")
     recipe = options.folder / "recipe.json"
     with usable(recipe, "--dir"):
         recipe.write_text(json.dumps(options.recipe.to_json(), indent=2))
     began_s = time.monotonic()
     with ExitStack() as stack:
-        broker = stack.enter_context(start_broker(options.broker, options.folder / "broker"))
+        broker = stack.enter_context(start_broker(options.broker, options.folder / "broker", option="--dir"))
         words = ["--home", str(home), "--fleet", FLEET, "--broker", broker.url, "--recipe", str(recipe)]
+        progress = Progress(home / "fleet.sqlite", options.recipe, broker.kind)  # before there is a new run to show
         serve = stack.enter_context(start_python(logs / "coordinator.log", "coordinator", "serve", *words))
         for at in range(options.recipe.devices.goal):
             stack.enter_context(_agent(options, broker, at, keys))
-        watch_run(Progress(home / "fleet.sqlite", options.recipe, broker.kind), serve)
+        watch_run(progress, serve)
         if serve.returncode:
             tail = (logs / "coordinator.log").read_text().strip().splitlines()[-5:]
             raise StateError("the coordinator ended early:\n  " + "\n  ".join(tail), remedy=f"see {logs}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -20,16 +20,23 @@ from wire.errors import StateError
 
 __all__ = ["Progress", "watch_run"]
 
+T = TypeVar("T")
+
 _EVERY_S = 0.25
 
 
 @dataclass
 class Progress:
-    """What is known of a run so far; reads only the ledger lines that are new."""
+    """What is known of the run that is entered after this was made; reads only the ledger lines that are new.
+
+    `before` is the newest run that was there already: a second demo in the same folder shows its own run alone.
+    """
 
     database_path: Path
     recipe: Recipe
     broker: str
+    before: str = field(init=False)
+    run: str = ""
     seen: int = 0
     round: int = 0
     done: int = 0
@@ -37,14 +44,21 @@ class Progress:
     evaluated: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.before = self._looked(_newest) or ""
+
     def read(self) -> list[str]:
         """Takes in what is new and returns a line for each round that ended."""
+        lines = self._looked(lambda database: [line for row in self._new(database) if (line := self._take(row))])
+        return lines or []
+
+    def _looked(self, look: Callable[[Database], T]) -> T | None:
         try:
             database = open_database(self.database_path, read_only=True)
         except StateError:
-            return []  # the coordinator has not made it yet
+            return None  # the coordinator has not made it yet
         try:
-            return [line for row in self._new(database) if (line := self._take(row))]
+            return look(database)
         finally:
             database.close()
 
@@ -59,8 +73,12 @@ class Progress:
         return table
 
     def _new(self, database: Database) -> list[Mapping[str, Any]]:
-        row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
-        lines = list(database.ledger(row["run"], self.seen)) if row else []
+        run = _newest(database)
+        if run in ("", self.before):
+            return []
+        if run != self.run:
+            self.run, self.seen, self.done = run, 0, 0
+        lines = list(database.ledger(run, self.seen))
         for device in database.rows("SELECT device, state FROM devices WHERE state IN ('lost', 'disconnected')"):
             self.devices.setdefault(device["device"], {})["state"] = device["state"]
         self.seen = lines[-1]["seq"] if lines else self.seen
@@ -88,6 +106,11 @@ class Progress:
 
     def _done(self) -> str:
         return f"{self.done} of {self.recipe.rounds} done"
+
+
+def _newest(database: Database) -> str:
+    row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
+    return str(row["run"]) if row else ""
 
 
 _SHOWN = (

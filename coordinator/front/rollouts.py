@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.front.again import again, told_how_to_go_on
+from coordinator.front.again import FLEET, LINK, again, told_how_to_go_on
 from coordinator.front.commands import print_facts, print_table, serving_of
 from coordinator.home import Home, at_work, keys_of, shelf_of, visit_home
 from coordinator.rollout.book import RolloutBook
@@ -42,8 +42,14 @@ __all__ = [
 def start_command(options: argparse.Namespace) -> int:
     """Publishes a version and rolls it out."""
     request, serving = _request(options), serving_of(options)
-    with told_how_to_go_on(again(options, "rollout", "resume", known=("fleet",))):
-        rollout = run_rollout(serving, lambda home: start_rollout(home, request, int(time.time())))
+    entered: list[str] = []
+
+    def begin(home: Home) -> str:
+        entered.append(start_rollout(home, request, int(time.time())))
+        return entered[0]
+
+    with told_how_to_go_on(_again(options, "resume"), lambda: entered):
+        rollout = run_rollout(serving, begin, _look(options))
     return _ran(options, rollout)
 
 
@@ -69,6 +75,7 @@ def pause_command(options: argparse.Namespace) -> int:
 
 def serve_rollouts_command(options: argparse.Namespace) -> int:
     """Stays for the newest roll-out of a fleet until it is stopped, which is its right end."""
+    options.fleet = options.fleet or _newest_fleet(options)
     with suppress(KeyboardInterrupt):
         serve_rollouts(serving_of(options))
     return 0
@@ -77,14 +84,14 @@ def serve_rollouts_command(options: argparse.Namespace) -> int:
 def resume_rollout_command(options: argparse.Namespace) -> int:
     """Goes on with a roll-out that was paused, held or interrupted."""
     wish = " ".join(["resume", *_without(options)])
-    with told_how_to_go_on(again(options, "rollout", "resume", known=("fleet",))):
+    with told_how_to_go_on(_again(options, "resume")):
         rollout = _run_wish(options, _open_one(options), wish)
     return _ran(options, rollout)
 
 
 def abort_command(options: argparse.Namespace) -> int:
     """Ends a roll-out and withdraws its offers from devices that have not begun."""
-    with told_how_to_go_on(again(options, "rollout", "abort", known=("fleet",))):
+    with told_how_to_go_on(_again(options, "abort")):
         rollout = _run_wish(options, _open_one(options, ended_too=True), "abort")
     _show(options, rollout.name)
     return 0 if rollout.over else 1
@@ -134,7 +141,27 @@ def _request(options: argparse.Namespace) -> Request:
         key=options.key,
         least_version=options.least_version,
         replace_model=options.replace_model,
+        resume=_again(options, "resume"),
+        abort=_again(options, "abort"),
     )
+
+
+def _again(options: argparse.Namespace, *words: str) -> str:
+    """Returns the command of `bitfleet rollout` that goes on here; the home knows the fleet."""
+    return again(options, "rollout", *words, known=("fleet",))
+
+
+def _look(options: argparse.Namespace) -> str:
+    return again(options, "rollout", "status", known=LINK)
+
+
+def _newest_fleet(options: argparse.Namespace) -> str:
+    """Returns the fleet of the newest roll-out; the usual one where there is none yet."""
+    try:
+        with _book(options) as book:
+            return book.fleet(book.newest())
+    except StateError:
+        return FLEET
 
 
 def _without(options: argparse.Namespace) -> list[str]:
@@ -158,7 +185,7 @@ def _run_wish(options: argparse.Namespace, name: str, wish: str) -> Rollout:
     """Leaves a wish, and runs or follows the roll-out until there is nothing more to do."""
     with _book(options) as book:
         serving = replace(serving_of(options), fleet=book.fleet(name))
-    return run_rollout(serving, lambda home: _wished(home, name, wish))
+    return run_rollout(serving, lambda home: _wished(home, name, wish), _look(options))
 
 
 def _wished(home: Home, name: str, wish: str) -> str:
@@ -171,10 +198,11 @@ def _ran(options: argparse.Namespace, rollout: Rollout) -> int:
     _show(options, rollout.name)
     late = [member.device for member in rollout.members if member.late]
     if rollout.status == "done" and late:
-        said = "still may take it: `bitfleet rollout serve` stays for them"
+        said = f"still may take it: `{_again(options, 'serve')}` stays for them"
         print(f"bitfleet: {', '.join(late)} {said}", file=sys.stderr)
     if rollout.status == "held":
-        remedy = "`bitfleet rollout resume --continue-without-late` (or -failed), or `bitfleet rollout abort`"
+        resume = _again(options, "resume", "--continue-without-late")
+        remedy = f"`{resume}` (or -failed), or `{_again(options, 'abort')}`"
         raise StateError(f"roll-out {rollout.name!r} is held: {rollout.reason}", remedy=remedy)
     if rollout.status in OVER and rollout.status != "done":
         raise StateError(f"roll-out {rollout.name!r} is {rollout.status}: {rollout.reason}")

@@ -16,8 +16,11 @@ Command = Callable[[_Words, str, Callable[[argparse.Namespace], int], str], argp
 Give = Callable[[argparse.ArgumentParser], object]
 
 
-def add_rollout_commands(words: _Words, command: Command, home: Give, link: Give) -> None:
-    """Adds the commands. `home` and `link` add the options of a command that reads the home, or uses the broker."""
+def add_rollout_commands(words: _Words, command: Command, home: Give, link: Callable[..., object]) -> None:
+    """Adds the commands. `home` and `link` add the options of a command that reads the home, or uses the broker.
+
+    `link` with `fleet` = None is for one to which the home tells the fleet.
+    """
     rollout = _group(words, "rollout", "a new model to the devices: canary, a third, all")
     start = command(rollout, "start", rollouts.start_command, "publish an export and roll it out")
     start.add_argument("folder", nargs="?", type=Path, default=None, metavar="EXPORT_DIR")
@@ -35,8 +38,9 @@ def add_rollout_commands(words: _Words, command: Command, home: Give, link: Give
         one.add_argument("--continue-without-late", action="store_true", help="late devices are in nobody's way")
         one.add_argument("--continue-without-failed", action="store_true", help="nor are failed ones")
     serve = command(rollout, "serve", rollouts.serve_rollouts_command, "stay for late devices, until it is stopped")
-    for one in (start, resume, abort, serve):
+    for one in (start, resume, abort):
         link(one)
+    link(serve, fleet=None)
     status = command(rollout, "status", rollouts.rollout_status_command, "where a roll-out stands, and why")
     status.add_argument("--rollout", default="", metavar="NAME", help="the newest if left out")
     home(status)

@@ -22,13 +22,16 @@ _GRACE_S = 10.0
 """A process that was killed has so long to come back before another takes its roll-out over."""
 
 
-def run_rollout(serving: Serving, begin: Callable[[Home], str]) -> Rollout:
-    """Runs or follows the roll-out that `begin` names; returns how it stands when there is nothing more to do."""
+def run_rollout(serving: Serving, begin: Callable[[Home], str], look: str = "bitfleet rollout status") -> Rollout:
+    """Runs or follows the roll-out that `begin` names; returns how it stands when there is nothing more to do.
+
+    `look` is the command that shows it to who stops looking on.
+    """
     refuse_another_fleet(serving.home, serving.fleet)
     with visit_home(serving.home) as home:
         name = begin(home)
     while True:
-        rollout = _followed(serving, name) if in_use(serving.home) else _carried_out(serving, name)
+        rollout = _followed(serving, name, look) if in_use(serving.home) else _carried_out(serving, name)
         if rollout is not None:
             return rollout
 
@@ -53,11 +56,11 @@ def _carried_out(serving: Serving, name: str) -> Rollout | None:
         raise
 
 
-def _followed(serving: Serving, name: str) -> Rollout | None:
+def _followed(serving: Serving, name: str, look: str) -> Rollout | None:
     """Returns how a roll-out stands once the process at work is through with it; None if that one has ended before."""
     log_event("following", rollout=name, home=serving.home)
     seen_s = time.monotonic()
-    with closing(open_database(serving.home / "fleet.sqlite", read_only=True)) as database, _going_on():
+    with closing(open_database(serving.home / "fleet.sqlite", read_only=True)) as database, _going_on(look):
         book = RolloutBook(database)
         while book.pending_wish(name) or not book.rests(book.load(name)):
             if book.fault(name) and not book.pending_wish(name):
@@ -72,11 +75,11 @@ def _followed(serving: Serving, name: str) -> Rollout | None:
 
 
 @contextmanager
-def _going_on() -> Iterator[None]:
+def _going_on(look: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        said = "stopped looking on; the roll-out goes on, `bitfleet rollout status` shows it"
+        said = f"stopped looking on; the roll-out goes on, `{look}` shows it"
         raise KeyboardInterrupt(said) from None
 
 

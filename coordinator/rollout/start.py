@@ -31,7 +31,8 @@ class Request:
 
     Without `devices` it goes to all of the fleet that the home knows. `least_version` is for a home that lost its
     database: devices take no version below one that they have had. `replace_model` lets a model go out that
-    applications would have to feed or read in another way than the last one.
+    applications would have to feed or read in another way than the last one. `resume` and `abort` are the commands that
+    go on with one that is open already, or end it.
     """
 
     fleet: str
@@ -45,13 +46,15 @@ class Request:
     key: Path | None = None
     least_version: int = 1
     replace_model: bool = False
+    resume: str = "bitfleet rollout resume"
+    abort: str = "bitfleet rollout abort"
 
 
 def start_rollout(home: Home, request: Request, now_s: int) -> str:
     """Publishes a new version, enters its roll-out, and returns the roll-out's name; nobody is told of it yet."""
     book = RolloutBook(home.database)
     _check(request)
-    _check_none_open(book)
+    _check_none_open(book, request)
     members = _in_order(home, request)
     newest = book.next_version() - 1
     version = max(newest + 1, request.least_version)
@@ -66,7 +69,7 @@ def start_rollout(home: Home, request: Request, now_s: int) -> str:
     without = frozenset(request.without)
     rollout = Rollout(name, version, members, stage_s=request.stage_s, without=without)
     with home.database.change():  # short: a run may be at work here. Another `start` may have come first
-        _check_none_open(book)
+        _check_none_open(book, request)
         if book.next_version() != newest + 1:
             raise StateError("another version was published in this moment", remedy="start the roll-out again")
         book.enter(manifest, at, rollout)
@@ -109,10 +112,10 @@ def _check_same_use(home: Home, book: RolloutBook, manifest: Manifest) -> None:
             )
 
 
-def _check_none_open(book: RolloutBook) -> None:
+def _check_none_open(book: RolloutBook, request: Request) -> None:
     open_one = book.unfinished()
     if open_one:
-        remedy = "`bitfleet rollout resume` goes on with it, `bitfleet rollout abort` ends it"
+        remedy = f"`{request.resume}` goes on with it, `{request.abort}` ends it"
         raise StateError(f"roll-out {open_one!r} is not over", remedy=remedy)
 
 

@@ -21,6 +21,7 @@ _MOST_DOUBLINGS = 30  # of a second: longer than any selection takes
 _AGAIN_S = 1.0  # between two selections of the same round
 _SAY_S = 5.0  # between two changes of what `status` shows of a round that waits
 _LEAST_PATIENCE_S = 600.0
+_UNPROVEN_PATIENCE_S = 6 * 3600.0  # what was given up makes it no longer: a child that hangs must not hold the run
 _MOST_SKIPPED = 100_000  # numbers of rounds, on the word of devices
 _PATIENT = (Phase.SELECTION, Phase.REPORTING)
 
@@ -30,7 +31,8 @@ class Conductor:
     """The steps of one run's rounds. `since_s` is when the present phase began, for this process.
 
     Without a link nobody can be heard: the phases that wait for devices then wait for the link, and their time stands
-    still. `reopened` is the newest round when the run was last opened, -1 if that was at its start.
+    still. `reopened` is the newest round when the run was last opened, -1 if that was at its start. `patience_s` is how
+    long an evaluation may take: ten times the longest so far, and after one that was given up twice as long as that.
     """
 
     state: RunState
@@ -39,6 +41,7 @@ class Conductor:
     folding: Iterator[None] | None = None
     evaluating: bool = False
     longest_s: float = 0.0
+    patience_s: float = _LEAST_PATIENCE_S
     seen_changes: int = -1
     linked: bool = False
     looked_s: float = field(init=False)
@@ -79,7 +82,7 @@ class Conductor:
         waits = {
             Phase.SELECTION: selection_s,
             Phase.REPORTING: want.deadline_s,
-            Phase.EVALUATION: self._patience_s,
+            Phase.EVALUATION: self.patience_s,
         }
         return max(0.0, waits[phase] - spent) if phase in waits else None
 
@@ -237,19 +240,17 @@ class Conductor:
             self.evaluating = True
             self.evaluator.start(planner.question(row.number))
         figures, spent_s = self.evaluator.poll(), now_s - self.since_s
-        if figures is None and spent_s >= self._patience_s:
-            self.evaluator.stop()
-            figures = {"error": f"no figures within {self._patience_s:.0f} s"}
-        if figures is not None:  # one that was given up counts too: where all are as slow the next one has time enough
+        if figures is not None:
             self.longest_s = max(self.longest_s, spent_s)
+            self.patience_s = max(_LEAST_PATIENCE_S, 10 * self.longest_s)
+        elif spent_s >= self.patience_s:
+            self.evaluator.stop()
+            figures = {"error": f"no figures within {self.patience_s:.0f} s"}
+            # The next one has twice the time, for it may only have been slow.
+            self.patience_s = max(self.patience_s, min(2 * self.patience_s, _UNPROVEN_PATIENCE_S))
         if figures is not None:
             self.evaluating = False
             self._publish(row, figures)
-
-    @property
-    def _patience_s(self) -> float:
-        """Returns how long an evaluation may take: a child that hangs must not hold the run."""
-        return max(_LEAST_PATIENCE_S, 10 * self.longest_s)
 
     def _worth_measuring(self) -> bool:
         """Tells whether this round is one of those that are measured: every n-th, and the last."""

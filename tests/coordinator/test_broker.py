@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from coordinator.front.ladder import Ladder
 from coordinator.home import open_home
 from coordinator.service import Serving, open_transport
 from tests.waiting import wait_for
-from wire.errors import ConfigError, TransportError
+from wire.errors import ConfigError, StateError, TransportError
 from wire.links.link import parse_link
 from wire.links.mqtt import MqttTransport
 from wire.transport import Message, Up
@@ -80,6 +81,43 @@ def test_port_in_use_is_an_error_that_names_it(tmp_path, broker):
         TransportError, match=rf"port {broker.port} is in use; .*, use that one: --broker {broker.url}$"
     ):
         start_broker(broker.kind, tmp_path / "second", broker.port)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+def test_a_port_that_is_none_is_refused(tmp_path, port):
+    with pytest.raises(ConfigError, match=rf"--port = {port}; choose 0 to 65535"):
+        start_broker("auto", tmp_path, port)
+
+
+def test_a_port_that_is_root_s_is_not_said_to_be_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker_module, "_refusal", lambda port: errno.EACCES)  # the tests may be root
+    with pytest.raises(TransportError, match="port 80 cannot be used: Permission denied; choose one from 1024 on"):
+        start_broker("auto", tmp_path, 80)
+
+
+def test_a_store_is_not_said_to_be_damaged_because_the_port_is_in_use(tmp_path, mosquitto):
+    broker = mosquitto()
+    (tmp_path / "second").mkdir()
+    store = tmp_path / "second" / "mosquitto.db"
+    store.write_bytes(b"store")
+    with pytest.raises(TransportError, match="is in use"):
+        start_broker("mosquitto", tmp_path / "second", broker.port)
+    assert store.read_bytes() == b"store"
+
+
+def test_files_that_cannot_be_written_are_named_with_the_option(tmp_path):
+    (tmp_path / "rumqttd.toml").mkdir()
+    with pytest.raises(StateError, match=r"rumqttd\.toml cannot be used: Is a directory; .* with --dir, or"):
+        start_broker("iotcore", tmp_path, option="--dir")
+
+
+def test_a_process_that_cannot_be_started_is_not_said_to_be_the_folder_s_fault(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(broker_module.subprocess, "Popen", full)
+    with pytest.raises(StateError, match="iotcore cannot be started: Resource temporarily unavailable; see that there"):
+        start_broker("iotcore", tmp_path)
 
 
 def test_broker_ends_with_its_parent(tmp_path, broker):

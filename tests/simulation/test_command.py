@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 import pytest
 
 from coordinator.__main__ import main
+from simulation.executor import InlineExecutor
 from simulation.run import Order
 from simulation.sweep import Sweep, table_of
 from tests.public_names import ROOT
@@ -72,9 +75,44 @@ def test_ctrl_c_says_how_to_go_on_and_it_does(tmp_path, capsys):
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"bitfleet: stopped; `bitfleet simulate --resume --dir {tmp_path}` goes on\n"
+    command = f"bitfleet simulate --resume --workers 1 --dir {tmp_path}"
+    assert err == f"bitfleet: stopped; `{command}` goes on where it was\n"
     assert main(["simulate", "--resume", "--dir", str(tmp_path)]) == 0
     assert "rounds             40" in capsys.readouterr().out
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def said(capsys, *words):
+    """Returns the command that Ctrl-C names, as a shell reads it."""
+    assert main([str(word) for word in words]) == 130
+    return shlex.split(re.fullmatch(r"bitfleet: stopped; `(.*)` goes on where it was\n", capsys.readouterr().err)[1])
+
+
+def test_a_stopped_simulation_goes_on_with_what_its_folder_does_not_know(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "my run"
+    monkeypatch.setattr("simulation.run.World.run", stop)
+    words = ["--dir", folder, "--json", tmp_path / "my figures.json"]
+    for where in (["--workers", "1"], ["--ray", "local"]):
+        monkeypatch.setattr("simulation.run._executor", lambda order: InlineExecutor())
+        command = said(capsys, "simulate", *ECHO, *where, *words)
+        assert command == ["bitfleet", "simulate", "--resume", *where, *map(str, words)]
+
+
+def test_a_simulation_that_was_stopped_before_it_began_does_not_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("simulation.run.provide_data", stop)
+    assert main(["simulate", *ECHO, "--dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "bitfleet: stopped; nothing was begun\n"
+
+
+def test_a_stopped_sweep_goes_on_with_the_same_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("simulation.sweep.sweep", stop)
+    words = ["--recipes", "echo,fedavg", "--seeds", "4,5", "--clients-per-round", "2", "--rounds", "3"]
+    words += ["--set", "server.rate=0.5", "--set", 'model="vector-30"', "--workers", "2"]
+    command = said(capsys, "sweep", *words, "--dir", tmp_path / "my runs")
+    assert command == ["bitfleet", "sweep", *words, "--dir", str(tmp_path / "my runs")]
 
 
 def test_a_sweep_does_every_run_once(tmp_path, capsys):

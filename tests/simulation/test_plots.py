@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -55,3 +56,13 @@ def test_without_matplotlib_the_extra_is_named_before_the_run(tmp_path, monkeypa
     with pytest.raises(ConfigError, match=r"bitfleet\[plots\]"):
         check_plots(tmp_path / "p.png")
     check_plots(None)
+
+
+def test_a_picture_that_may_not_be_written_is_refused_before_the_run(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "p.png").touch()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))  # root may do all
+    for name in ("p.png", "new.png"):
+        with pytest.raises(ConfigError, match=rf"--plot .*{name}.* may not be written"):
+            check_plots(tmp_path / name)

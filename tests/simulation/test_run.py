@@ -150,3 +150,15 @@ def test_devices_that_do_not_answer_cost_virtual_time_only(tmp_path):
     figures = simulate(echoes(tmp_path, "rounds=1", "devices.quorum=0.25", "devices.deadline_s=600.0"), watch)
     assert (figures["rounds"], figures["updates"]) == (1, 1)
     assert figures["seconds"] < 60
+
+
+def test_a_run_of_an_older_version_with_settings_refused_today_says_which_it_is(tmp_path):
+    interrupted(echoes(tmp_path), 1)
+    database = open_database(tmp_path / "home" / "fleet.sqlite")
+    wanted = json.loads(database.row("SELECT value FROM facts WHERE name = 'simulated'")["value"])
+    wanted["recipe"]["privacy"]["noise"] = 1.0
+    with database.change():
+        database.write("UPDATE facts SET value = ? WHERE name = 'simulated'", json.dumps(wanted))
+    database.close()
+    with pytest.raises(ConfigError, match=r"the run in .* refuses: privacy\.noise = 1\.0.*start a new run"):
+        left_order(tmp_path)

@@ -47,6 +47,18 @@ def test_wrong_fleets(fleet):
         Topics(fleet)
 
 
+@pytest.mark.parametrize(
+    "user", ["", " ", "a b", "a\nuser b", "a\n", "a\t", "+", "#", "a/b", "x" * 65, "ä", "dashboard"]
+)
+def test_user_names_that_would_change_the_acl_file_are_refused(user):
+    with pytest.raises(ConfigError, match="coordinator = "):
+        acl_file("home", user)
+    if user != "dashboard":
+        with pytest.raises(ConfigError, match="dashboard = "):
+            acl_file("home", dashboard=user)
+    assert "user Gardener_1@home.example\n" in acl_file("home", "Gardener_1@home.example")
+
+
 def rights(user: str) -> list[tuple[str, str]]:
     """Returns (access, filter) for a user, read as mosquitto reads the file."""
     found, current = [], ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import subprocess
@@ -115,6 +116,30 @@ def test_figures_that_could_not_be_left_are_refused_before_the_work(tmp_path, ca
     assert (code, f"E-CONFIG: --json {tmp_path}/no/x.json: there is no folder {tmp_path}/no; make" in text) == (1, True)
     code, text = output(capsys, *words, str(tmp_path))
     assert (code, f"E-CONFIG: --json {tmp_path} is a folder; name a file" in text) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_for_a_place_that_may_not_be_entered_or_written_are_refused_before_the_work(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "x.json").write_text("old")
+    words = ["demo", "--recipe", "echo", "--dir", str(tmp_path / "run"), "--json"]
+    real, is_dir = os.access, Path.is_dir
+
+    def closed(path):
+        if tmp_path / "shut" in (path, *path.parents):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))  # root may do all
+    monkeypatch.setattr(Path, "is_dir", closed)
+    for name, said in (
+        ("shut/x/y.json", f"there is no folder {tmp_path}/shut/x; make it first, or see whether you may enter it"),
+        ("x.json", "x.json may not be written; name a file that you may write"),
+        ("new.json", f"{tmp_path} may not be written; name a file that you may write"),
+    ):
+        code, text = output(capsys, *words, str(tmp_path / name))
+        assert (code, f"E-CONFIG: --json {tmp_path / name}" in text, said in text) == (1, True, True), text
     assert not (tmp_path / "run").exists()
 
 

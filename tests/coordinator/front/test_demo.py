@@ -114,8 +114,8 @@ def check_golden(folder, took):
 
 
 def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):
-    database = new_run(tmp_path)
     progress = Progress(tmp_path / "fleet.sqlite", echo_recipe(), "memory")
+    database = new_run(tmp_path)
     metrics = {"loss_before": "[/bold]", "loss_after": 0.5, "seconds": "long", "peak_bytes": 3_000_000}
     with database.change():
         database.note("accepted", RUN, 0, "[/red]", bytes=1, metrics=metrics)
@@ -134,6 +134,28 @@ def test_measurements_that_are_text_and_text_that_is_markup_are_shown(tmp_path):
         database.note("evaluated", RUN, 1, loss=1.0)
         database.note("phase", RUN, 1, phase="published")
     assert progress.read() == ["round 1: loss 1.0000; 1 of 10 done"]
+    database.close()
+
+
+def test_a_second_run_in_the_same_folder_is_shown_alone(tmp_path):
+    database = new_run(tmp_path)
+
+    def publish(run, numbers):
+        with database.change():
+            for number in numbers:
+                database.note("accepted", run, number, f"dev-of-{run}", bytes=1)
+                database.note("phase", run, number, phase="published")
+
+    publish(RUN, range(3))
+    progress = Progress(tmp_path / "fleet.sqlite", echo_recipe("rounds=3"), "memory")
+    assert (progress.read(), progress.done, progress.devices) == ([], 0, {})
+    for name in ("run-2", "run-3"):  # and should yet another be entered, it counts from its own start
+        with database.change():
+            query = "INSERT INTO runs (run, recipe, status, created, simulated) VALUES (?, '{}', 'open', 0, 1)"
+            database.write(query, name)
+        publish(name, range(2))
+        assert progress.read() == ["round 0: published; 1 of 3 done", "round 1: published; 2 of 3 done"]
+    assert set(progress.devices) == {"dev-of-run-2", "dev-of-run-3"}
     database.close()
 
 

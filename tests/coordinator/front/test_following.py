@@ -102,7 +102,8 @@ def test_whoever_stops_looking_on_stops_nothing(busy, capsys, tmp_path):
 
     run_module.time.meanwhile = interrupt
     code, _, err = said(capsys, "rollout", "start", tmp_path / "export", *made.words)
-    assert (code, "the roll-out goes on" in err) == (130, True)
+    shown = f"the roll-out goes on, `bitfleet rollout status --home {made.home.folder}` shows it"
+    assert (code, shown in err) == (130, True), err
     made.name = RolloutBook(made.home.database).newest()
     assert made.finish() == "done"
 
@@ -179,4 +180,5 @@ def test_two_processes_start_while_a_third_has_the_home(tmp_path):
         assert sorted(process.poll() for process in both) == [0, 1]
         assert len(RolloutBook(home.database).versions()) == 1
     logs = "".join((tmp_path / f"log-{at}").read_text() for at in range(2))
-    assert logs.count("is not over; `bitfleet rollout resume`") == 1
+    assert logs.count(f"is not over; `bitfleet rollout resume --home {tmp_path}/home` goes on with it") == 1
+    assert logs.count(f"`bitfleet rollout abort --home {tmp_path}/home` ends it") == 1

@@ -200,3 +200,19 @@ def test_what_cannot_go_on_is_only_stopped(tmp_path, capsys, monkeypatch, words)
 
 def interrupted(*_, **__):
     raise KeyboardInterrupt
+
+
+def test_a_run_of_an_older_version_with_settings_refused_today_says_so_and_is_left_as_it_was(home, capsys):
+    entered(home, "old", "stopped")
+    recipe = echo_recipe().to_json()
+    recipe["schedule"]["start"] = 4
+    with home.database.change():
+        home.database.write("UPDATE runs SET recipe = ?", json.dumps(recipe))
+    home.folder.joinpath("coordinator.lock").unlink()  # the fixture has it
+    assert main(["resume", "old", "--home", str(home.folder), "--broker", "mqtt://127.0.0.1:1"]) == 1
+    err = capsys.readouterr().err
+    assert "E-CONFIG: run 'old' has settings that this version refuses: schedule.start = 4 with rule" in err
+    assert "start a new run, with a new name" in err
+    assert "leave start out" not in err
+    row = home.database.row("SELECT status, broker FROM runs")
+    assert (row["status"], row["broker"]) == ("stopped", "")

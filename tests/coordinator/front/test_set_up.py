@@ -28,10 +28,14 @@ def lines_of(section: str, at: int) -> str:
 
 
 def typed(lines: str, home: Path, moved: dict[str, str]) -> None:
-    """Runs command lines in a folder as a person would, with some texts replaced; none that changes the machine."""
+    """Runs command lines in a folder as a person would, with some texts replaced; none that changes the machine.
+
+    The folder is not that of root, whose files are in one of their own.
+    """
+    (home / "of-root").mkdir()
     for old, new in moved.items():
         lines = lines.replace(old, new)
-    for old, new in {"/etc/": f"{home}/etc/", "/root/": f"{home}/", "~/": f"{home}/"}.items():
+    for old, new in {"/etc/": f"{home}/etc/", "/root/": f"{home}/of-root/", "~/": f"{home}/of-root/"}.items():
         lines = lines.replace(old, new)
     kept = [
         line
@@ -51,9 +55,12 @@ def test_the_acl_that_a_person_prints(capsys):
     assert main(["acl", "--fleet", "garden", "--coordinator", "gardener"]) == 0
     printed = capsys.readouterr().out
     assert printed == acl_file("garden", "gardener")
+    assert main(["acl", "--coordinator", "dashboard"]) == 1
+    assert "E-CONFIG: coordinator = 'dashboard' is the dashboard's name" in capsys.readouterr().err
     assert main(["acl", "--fleet", "no fleet"]) == 1
     assert "fleet = 'no fleet'" in capsys.readouterr().err
-    assert all((ROOT / name).exists() for name in shlex.split(commands[1])[2:-1])
+    assert all((ROOT / name).exists() for name in shlex.split(commands[1])[1:-1] if name != "acl")
+    assert "root@" not in commands[1]  # Debian and Ubuntu let root in with a key alone, and mostly not at all
 
 
 def test_a_broker_as_the_document_sets_it_up(tmp_path):

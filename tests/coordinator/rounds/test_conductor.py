@@ -1,8 +1,8 @@
-"""What a round waits for, and what ends a wait: links, devices that are away or busy, a child that hangs, a stop."""
+"""What a round waits for, and what ends a wait: links, devices that are away or busy, a stop."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -217,63 +217,6 @@ def test_no_device_moves_the_numbers_to_where_no_plan_can_go(room):
     decline(made, "dev-0", code="E-HOT")
     wait(made, 1)
     assert made.state.collecting
-
-
-@dataclass
-class Stuck:
-    """An evaluator whose child never answers, or after `answers_s` on the room's clock."""
-
-    room: object = None
-    takes_s: float = float("inf")
-    ends_s: float = 0.0
-    stopped: int = 0
-    wake: tuple[int, ...] = ()
-
-    def start(self, question):
-        self.ends_s = self.room.clock_s + self.takes_s
-
-    def poll(self):
-        return {"accuracy": 0.5} if self.room.clock_s >= self.ends_s else None
-
-    def stop(self):
-        self.stopped += 1
-
-
-@pytest.fixture
-def measured(room, monkeypatch):
-    """As `room`, with an evaluator that takes its time, though the task has nothing to measure."""
-
-    def make(takes_s):
-        monkeypatch.setattr("coordinator.rounds.conductor.task", lambda _: type("Task", (), {"metric": "accuracy"}))
-        made = room(devices=("dev-0",))
-        restart(made, evaluator := Stuck(made, takes_s))
-        return made, evaluator
-
-    return make
-
-
-def test_an_evaluation_that_hangs_is_given_up(measured):
-    made, evaluator = measured(float("inf"))
-    answer(made, "dev-0")
-    assert made.state.row.phase is Phase.EVALUATION
-    assert made.federation.conductor.due_s(made.clock_s) == 600.0
-    wait(made, 599)
-    assert (made.state.number, evaluator.stopped) == (0, 0)
-    wait(made, 1)
-    assert ([line["error"] for line in made.noted("evaluated")], evaluator.stopped) == (["no figures within 600 s"], 1)
-    assert (made.state.number, made.state.collecting) == (1, True)
-
-
-def test_an_evaluation_may_take_ten_times_as_long_as_the_longest(measured):
-    made, evaluator = measured(200)
-    answer(made, "dev-0")
-    wait(made, 200)
-    assert [line["accuracy"] for line in made.noted("evaluated")] == [0.5]
-    evaluator.takes_s = float("inf")
-    answer(made, "dev-0")
-    assert made.federation.conductor.due_s(made.clock_s) == 2000.0
-    wait(made, 2000)
-    assert made.noted("evaluated")[-1]["error"] == "no figures within 2000 s"
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_is_opened_again(room):
