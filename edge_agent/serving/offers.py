@@ -22,6 +22,7 @@ from edge_agent.serving.trial.barred import is_barred
 from edge_agent.serving.trial.ending import Trial, on_trial
 from edge_agent.serving.trial.measuring import WISH, leave_answer
 from edge_agent.serving.trial.placing import place, serve_again, serve_on_trial
+from edge_agent.serving.trial.shortage import is_news
 from wire.errors import BitfleetError
 from wire.events import log_event
 from wire.messages.rollout import ModelReport, Offer, encode_model_report
@@ -195,14 +196,13 @@ class Serving:
     def _begin(self, offer: Offer) -> None:
         wish = self.folder / WISH
         self.again_s = _NEVER_S
-        self.installation = Installation(offer, self._means, wish.exists(), self.books.needed(self._means.store))
+        self.installation = one = Installation(offer, self._means, wish.exists(), self.books.needed(self._means.store))
         log_event("offer", rollout=offer.rollout, version=offer.version, manifest=offer.manifest[:12])
-        try:
-            wish.unlink(missing_ok=True)
-            self.installation.begin()
-        except (BitfleetError, OSError) as exc:
-            self._refuse(exc)
+        wish.unlink(missing_ok=True)
+        one.begin()
         self._fetch_more()
+        if one.fetch is None:  # what ends at once was never under way
+            self._go_on_installing(one, self.clock(), self.training)
 
     def _fetch_more(self) -> None:
         fetch = self.installation.fetch if self.installation else None
@@ -295,6 +295,6 @@ class Serving:
 
     def _say(self) -> None:
         report = self.report
-        if self.online and report != self.said and (report.phase != "none" or self.said is not None):
+        if self.online and is_news(report, self.said) and (report.phase != "none" or self.said is not None):
             self.said = report
             self.transport.publish(self.topic("model"), encode_model_report(report), retain=True)
