@@ -57,8 +57,11 @@ def next_unmeasured(
     policy: ModelConfig,
     free_memory_bytes: int | None,
     runtime: str,
+    *,
+    serving: str = "",
 ) -> Variant | None:
     """Returns the next variant to measure of those that can run here, whatever a person allows beside `max_size_mb`."""
     bare = ModelConfig(max_size_mb=policy.max_size_mb)
-    able = {one.variant for one in choose(variants, findings, bare, free_memory_bytes, runtime).found if one.fits}
+    choice = choose(variants, findings, bare, free_memory_bytes, runtime, serving=serving)
+    able = {one.variant for one in choice.found if one.fits}
     return next((one for one in variants if one.name in able - set(findings)), None)

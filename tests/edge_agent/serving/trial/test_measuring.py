@@ -49,7 +49,7 @@ def takes(monkeypatch):
     def answer(header):
         found = taken.get(header["variant"], 1.0)
         finding = Finding(latency_ms=found) if isinstance(found, float) else found
-        return {**asdict(finding), "options": {}}
+        return {**asdict(finding), "options": {} if finding.code else {"hungry": "no"}}
 
     monkeypatch.setattr(sides, "answer", answer)
     return taken
@@ -164,3 +164,19 @@ def test_one_variant_without_room_on_the_disk_costs_the_others_nothing(board, mo
     assert latencies(told) == {"float-32": None, "int8-8": 1.0, "int8-4": 1.0, "int8-2": None}
     assert "E-DISK-SPACE" in told["variants"][0]["why"]
     board.wait(lambda: board.last.phase == "healthy")
+
+
+@pytest.mark.parametrize("probed", [True, False])
+def test_what_serves_stays_though_no_more_memory_is_free_than_for_a_smaller_one(board, takes, probed):
+    """The application holds what it takes already; a second copy to measure may find no room."""
+    needs = {name: Finding(latency_ms=1.0, memory_bytes=size) for name, size in (("int8-8", 5000), ("int8-4", 10))}
+    takes |= needs
+    board.serving.free_memory_bytes = lambda: 1000
+    if not probed:
+        takes["int8-8"] = Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free")
+    told = asked(board)
+    assert latencies(told)["int8-8"] == (1.0 if probed else None)
+    board.wait(lambda: board.serving.installation is None)
+    assert (board.last.phase, board.last.variant, board.live) == ("healthy", "int8-8", 1)
+    assert slots.read_slot(board.models, read_pointer(board.models).serving).facts["options"] == {"hungry": "no"}
+    assert {row["variant"]: row["fits"] for row in told["variants"]}["int8-8"]
