@@ -123,9 +123,10 @@ def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> d
         if clock() > ends_s:
             (folder / WISH).unlink(missing_ok=True)
             raise StateError(
-                f"the agent measured nothing within {wait_s:.0f} s",
-                remedy="variants that are not here come from a coordinator with a roll-out under way, and training goes"
-                " first; or stop the agent and say bench again, which measures what is here",
+                f"the agent gave no answer within {wait_s:.0f} s",
+                remedy="it may still be at it: give it longer with --wait-s; variants that are not here come from a"
+                " coordinator with a roll-out under way, and training goes first; or stop the agent and say bench"
+                " again, which measures what is here",
             )
         time.sleep(_GLANCE_S)
     return answer

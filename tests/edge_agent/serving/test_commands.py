@@ -198,7 +198,7 @@ def test_bench_says_no_old_figures_of_what_is_not_here(said, board, monkeypatch)
 def test_bench_gives_up_on_an_agent_with_nothing_to_measure(board, monkeypatch, capsys):
     monkeypatch.setattr("edge_agent.__main__.running", lambda folder: 1)
     assert board.say("bench", "--wait-s", "0.1") == 1
-    assert "E-STATE: the agent measured nothing within 0 s" in capsys.readouterr().err
+    assert "E-STATE: the agent gave no answer within 0 s" in capsys.readouterr().err
     assert not (board.models / "bench.wish").exists()
 
 
