@@ -40,7 +40,7 @@ def wired(root: Path) -> PowerMeter | None:
 def _rails(root: Path) -> Mapping[str, Watts]:
     """Returns rails by name.
 
-    JetPack 5 and later (hwmon) say millivolts and milliamperes of each, and the sum of the shunts in in7, left out here;
+    JetPack 5 and later (hwmon) say millivolts and milliamperes of each, and in in7 the sum of the shunts, no rail;
     JetPack 4 (iio) says milliwatts.
     """
     newer = [chip for chip in root.glob("sys/class/hwmon/hwmon*") if text_in(chip / "name") == "ina3221"]
