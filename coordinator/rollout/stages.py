@@ -12,7 +12,8 @@ A roll-out that is over is still told what becomes of its devices: a late one ma
 had it may go back. Nothing moves for that, and an outcome stays what it was.
 
 A device whose policy allows no variant, or whose memory none fits (`unfit`), or whose owner pinned another model
-(`pinned`), is no failure and in nobody's way: the next device takes its place in the stage.
+(`pinned`), is no failure and in nobody's way: the next device takes its place in the stage. One that is unfit looks
+again now and then: it stays unfit until it has the model staged, or comes to another end.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ STAGES = ("canary", "third", "all")
 OVER = ("done", "stopped", "aborted")
 PASS_OVER = ("late", "failed")
 _NOT_ALLOWED, _NO_MEMORY = "E-MODEL-POLICY", "E-MEMORY"
+_LOOKING = ("fetching", "checking")
 _MOST_CHANGES = 200
 _FEWEST_ENDS, _FAILED_SHARE = 2, 3
 
@@ -134,7 +136,8 @@ def begun(member: Member, version: int) -> bool:
 def _after(member: Member, report: ModelReport, rollout: Rollout) -> Member:
     """Returns the member after its report, itself if that says nothing new."""
     known = report.offered == rollout.version or report.phase == "pinned"  # pinned before the offer is pinned after it
-    if member.stage < 0 or not known or report == member.report or member.changes >= _MOST_CHANGES:
+    again = member.outcome == "unfit" and report.phase in _LOOKING  # whether there is more memory now
+    if member.stage < 0 or not known or again or report == member.report or member.changes >= _MOST_CHANGES:
         return member
     changes = member.changes + 1
     restless = changes >= _MOST_CHANGES

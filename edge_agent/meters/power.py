@@ -59,8 +59,14 @@ class Metering:
         while not self._done.wait(self._every_s):
             self._take()
 
+    def _read(self) -> Reading | None:
+        try:
+            return self._meter.read()
+        except (OSError, RuntimeError, MemoryError):  # an error would end the thread, and leave a gap in the sum
+            return None
+
     def _take(self) -> None:
-        found, now_s = self._meter.read(), self._clock()
+        found, now_s = self._read(), self._clock()
         if found is None:
             self._failed = True
             return

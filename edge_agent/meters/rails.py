@@ -21,12 +21,12 @@ Watts = Callable[[], float | None]
 
 
 def jetson(root: Path) -> PowerMeter | None:
-    """Returns the meter of a Jetson's power monitors: JetPack 5 and later (hwmon), JetPack 4 (iio)."""
-    rails = {**_of_hwmon(root), **_of_iio(root)}
+    """Returns the meter of a Jetson's power monitors, if it can be read: of its input, else of all rails that can."""
+    rails = _rails(root)
     whole = next((name for name in _INPUTS if name in rails), None)
-    if whole:
-        return PowerMeter(f"ina3221 {whole}", _sum([rails[whole]]), trapezoid)
-    return PowerMeter(f"ina3221 {'+'.join(sorted(rails))}", _sum(rails.values()), trapezoid) if rails else None
+    kept = {whole: rails[whole]} if whole else {name: watts for name, watts in rails.items() if watts() is not None}
+    meter = PowerMeter(f"ina3221 {'+'.join(sorted(kept))}", _sum(kept.values()), trapezoid)
+    return meter if meter.read() else None
 
 
 def wired(root: Path) -> PowerMeter | None:
@@ -37,28 +37,22 @@ def wired(root: Path) -> PowerMeter | None:
     return PowerMeter(text_in(found[0] / "name"), _sum([_scaled(found[0] / "power1_input", 1e-6)]), trapezoid)
 
 
-def _of_hwmon(root: Path) -> Mapping[str, Watts]:
-    """Returns rails by name; such a chip says millivolts and milliamperes of each, and the sum of its shunts in in7."""
-    rails = {}
-    for chip in sorted(root.glob("sys/class/hwmon/hwmon*")):
-        if text_in(chip / "name") != "ina3221":
-            continue
-        for at in "123":
-            label = text_in(chip / f"in{at}_label")
-            if label and label != "NC":
-                rails[label] = _product(chip / f"in{at}_input", chip / f"curr{at}_input")
-    return rails
+def _rails(root: Path) -> Mapping[str, Watts]:
+    """Returns rails by name.
 
-
-def _of_iio(root: Path) -> Mapping[str, Watts]:
-    """Returns rails by name; the older driver says milliwatts."""
-    rails = {}
-    for chip in sorted(root.glob("sys/bus/i2c/drivers/ina3221x/*/iio:device*")):
-        for at in "012":
-            label = text_in(chip / f"rail_name_{at}")
-            if label and label != "NC":
-                rails[label] = _scaled(chip / f"in_power{at}_input", 1e-3)
-    return rails
+    JetPack 5 and later (hwmon) say millivolts and milliamperes of each, and in in7 the sum of the shunts, no rail;
+    JetPack 4 (iio) says milliwatts.
+    """
+    newer = [chip for chip in root.glob("sys/class/hwmon/hwmon*") if text_in(chip / "name") == "ina3221"]
+    older = root.glob("sys/bus/i2c/drivers/ina3221x/*/iio:device*")
+    found = [
+        *((chip / f"in{at}_label", _product(chip / f"in{at}_input", chip / f"curr{at}_input"))
+          for chip in sorted(newer) for at in "123"),
+        *((chip / f"rail_name_{at}", _scaled(chip / f"in_power{at}_input", 1e-3))
+          for chip in sorted(older) for at in "012"),
+    ]  # fmt: skip
+    named = ((text_in(label), watts) for label, watts in found)
+    return {name: watts for name, watts in named if name not in ("", "NC")}
 
 
 def _sum(rails: Iterable[Watts]) -> Callable[[], Reading | None]:

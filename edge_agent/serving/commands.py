@@ -20,6 +20,7 @@ from edge_agent.serving.policy import Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
 from edge_agent.serving.slots import Slot, alone, go_back, pin, read_pointer, read_slot
 from edge_agent.serving.trial.findings import load_failures
+from edge_agent.serving.trial.lending import serving_digest
 from edge_agent.serving.trial.measuring import WISH, ask, take_answer
 from wire.errors import DataError, StateError
 from wire.messages.manifest import Manifest, Variant
@@ -77,7 +78,8 @@ def bench(config: AgentConfig, running: bool, wait_s: float, clock: Callable[[],
             header = probe_header(config, manifest, variant, path=path, golden=golden, free_bytes=free_memory_bytes())
             findings[variant.name] = _measured(header, clock)
     runtime = runtime_version() or "0"
-    choice = choose(manifest.variants, findings, config.model, free_memory_bytes(), runtime)
+    serving = serving_digest(folder, digest)
+    choice = choose(manifest.variants, findings, config.model, free_memory_bytes(), runtime, serving=serving)
     return {"version": manifest.version, "why": choice.why, "variants": [asdict(one) for one in choice.found]}
 
 
@@ -121,9 +123,10 @@ def _have_measured(folder: Path, wait_s: float, clock: Callable[[], float]) -> d
         if clock() > ends_s:
             (folder / WISH).unlink(missing_ok=True)
             raise StateError(
-                f"the agent measured nothing within {wait_s:.0f} s",
-                remedy="variants that are not here come from a coordinator with a roll-out under way, and training goes"
-                " first; or stop the agent and say bench again, which measures what is here",
+                f"the agent gave no answer within {wait_s:.0f} s",
+                remedy="it may still be at it: give it longer with --wait-s; variants that are not here come from a"
+                " coordinator with a roll-out under way, and training goes first; or stop the agent and say bench"
+                " again, which measures what is here",
             )
         time.sleep(_GLANCE_S)
     return answer

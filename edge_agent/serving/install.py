@@ -28,7 +28,7 @@ from edge_agent.serving.policy import Choice, Finding, choose
 from edge_agent.serving.probe import Probe, probe_header
 from edge_agent.serving.trial.barred import out_of
 from edge_agent.serving.trial.findings import load_failures, load_findings, save_findings
-from edge_agent.serving.trial.lending import lend
+from edge_agent.serving.trial.lending import lend, serving_digest
 from edge_agent.serving.trial.measuring import next_unmeasured
 from edge_agent.serving.trial.refusing import refused
 from edge_agent.serving.trial.shortage import SHORT, Shortage, named
@@ -99,7 +99,7 @@ class Installation:
         """Goes on as far as it can without waiting; raises BitfleetError when the offer is refused."""
         try:
             if self.fetch is not None:
-                self._look_at_fetch()
+                self._look_at_fetch(self.fetch)
             if self.fetch is None and self.manifest is None:
                 self._accept()
             if self.fetch is None and self.manifest is not None and not self.ready:
@@ -122,6 +122,10 @@ class Installation:
     def report(self) -> ModelReport:
         """Returns how far it is."""
         return ModelReport(self.phase, self.offer.version, found=self.choice.found if self.choice else ())
+
+    @property
+    def _serving(self) -> str:
+        return serving_digest(self.means.folder, self.offer.manifest)
 
     def due_s(self, now_s: float, training: bool, online: bool) -> float:
         """Returns how long nothing is to be done here."""
@@ -164,10 +168,7 @@ class Installation:
         floor = round(self.means.config.limits.min_free_disk_mb * 1e6)
         return max(0, need + floor - free) if need and free is not None else 0
 
-    def _look_at_fetch(self) -> None:
-        fetch = self.fetch
-        if fetch is None:
-            return
+    def _look_at_fetch(self, fetch: Fetch) -> None:
         if fetch.complete:
             self.fetched_before += fetch.fetched_bytes
             self.fetch = None
@@ -246,11 +247,10 @@ class Installation:
         runtime = runtime_version()
         if runtime is None:
             raise Declined("onnxruntime is not installed", code="E-INSTALL", remedy="install the extra `infer`")
-        policy, free = self.means.config.model, self.means.free_memory_bytes()
-        choice = self.choice = choose(manifest.variants, self.findings, policy, free, runtime)
-        following = choice.variant
-        if self.all_of_them:
-            following = next_unmeasured(manifest.variants, self.findings, policy, free, runtime) or following
+        known = manifest.variants, self.findings, self.means.config.model, self.means.free_memory_bytes(), runtime
+        choice = self.choice = choose(*known, serving=self._serving)
+        unmeasured = next_unmeasured(*known, serving=self._serving) if self.all_of_them else None
+        following = unmeasured or choice.variant
         if following is None:
             raise refused(choice, self.findings)
         if following.name not in self.findings:
@@ -281,8 +281,8 @@ class Installation:
             raise Declined(found.reason, code=found.code)
         if found.code == SHORT:
             log_event("memory-short", version=self.offer.version, variant=variant.name, reason=found.reason)
-            if not self.short.again(variant.name, now_s):
-                self.findings[variant.name] = found  # not on the disk: another time there may be more
+            if not self.short.again(variant.name, now_s):  # not on the disk: another time there may be more
+                self.findings[variant.name] = Finding() if variant.digest == self._serving else found
             return
         self.findings[variant.name], self.options[variant.name] = found, dict(self.means.probe.options)
         lasting = {name: one for name, one in self.findings.items() if name in self.options and one.code != SHORT}

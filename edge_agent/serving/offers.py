@@ -20,8 +20,9 @@ from edge_agent.serving.outcome import PASSING, Books, model_report, refusal
 from edge_agent.serving.probe import Probe
 from edge_agent.serving.trial.barred import is_barred
 from edge_agent.serving.trial.ending import Trial, on_trial
-from edge_agent.serving.trial.measuring import WISH, leave_answer
+from edge_agent.serving.trial.measuring import WISH, leave_answer, take_wish
 from edge_agent.serving.trial.placing import place, serve_again, serve_on_trial
+from edge_agent.serving.trial.shortage import is_news
 from wire.errors import BitfleetError
 from wire.events import log_event
 from wire.messages.rollout import ModelReport, Offer, encode_model_report
@@ -193,16 +194,13 @@ class Serving:
             self._begin(offer)
 
     def _begin(self, offer: Offer) -> None:
-        wish = self.folder / WISH
-        self.again_s = _NEVER_S
-        self.installation = Installation(offer, self._means, wish.exists(), self.books.needed(self._means.store))
+        self.again_s, asked = _NEVER_S, take_wish(self.folder)
+        self.installation = one = Installation(offer, self._means, asked, self.books.needed(self._means.store))
         log_event("offer", rollout=offer.rollout, version=offer.version, manifest=offer.manifest[:12])
-        try:
-            wish.unlink(missing_ok=True)
-            self.installation.begin()
-        except (BitfleetError, OSError) as exc:
-            self._refuse(exc)
+        one.begin()
         self._fetch_more()
+        if one.fetch is None:  # what ends at once was never under way
+            self._go_on_installing(one, self.clock(), self.training)
 
     def _fetch_more(self) -> None:
         fetch = self.installation.fetch if self.installation else None
@@ -227,13 +225,11 @@ class Serving:
 
     def _stage(self, one: Installation) -> None:
         """Fills the other slot; what serves already, or was only to be measured, needs none."""
-        if self.books.shelf.pinned:
+        what = "measured" if self.books.shelf.pinned else place(one, self.books.shelf)
+        if what in ("measured", "serves", "barred"):
             self._drop_installation()
-            return
-        what, found = place(one, self.books.shelf), one.choice.found if one.choice else ()
-        if what in ("serves", "barred"):
-            self._drop_installation()
-        self.books.end_placed(one.offer, what, found)
+            self.books.tidy(self._means.store, self.offer)
+        self.books.end_placed(one.offer, what, one.choice.found if one.choice else ())
 
     def _go_on_watching(self, trial: Trial, now_s: float, training: bool) -> None:
         verdict = trial.step(now_s, training)
@@ -295,6 +291,6 @@ class Serving:
 
     def _say(self) -> None:
         report = self.report
-        if self.online and report != self.said and (report.phase != "none" or self.said is not None):
+        if self.online and is_news(report, self.said) and (report.phase != "none" or self.said is not None):
             self.said = report
             self.transport.publish(self.topic("model"), encode_model_report(report), retain=True)

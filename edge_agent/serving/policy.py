@@ -6,7 +6,7 @@ was measured yet, that limit is not checked and `why` says what the choice went 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_agent.config import ModelConfig
@@ -50,20 +50,26 @@ class Choice:
 
 
 def choose(
-    variants: Iterable[Variant],
+    variants: Sequence[Variant],
     findings: Mapping[str, Finding],
     policy: ModelConfig,
     free_memory_bytes: int | None,
     runtime: str,
+    *,
+    serving: str = "",
 ) -> Choice:
-    """Returns the choice by all that is known; `findings` are the probes of this device, by variant."""
-    judged = [(one, findings.get(one.name), _fault(one, findings.get(one.name), policy, free_memory_bytes, runtime))
+    """Returns the choice by all that is known; `findings` are the probes of this device, by variant.
+
+    `serving` is the digest of the file that serves by now: the application has its memory, so that none must be free.
+    """
+    free = {one.name: None if one.digest == serving else free_memory_bytes for one in variants}
+    judged = [(one, findings.get(one.name), _fault(one, findings.get(one.name), policy, free[one.name], runtime))
               for one in variants]  # fmt: skip
     fitting = sorted((_rank(one, finding), one.name) for one, finding, fault in judged if not fault)
     best = next((one for one, _, _ in judged if fitting and one.name == fitting[0][1]), None)
     found = tuple(_found(one, finding, fault, best) for one, finding, fault in judged)
     if best is None:
-        poor = any(_poor(one, findings.get(one.name), policy, free_memory_bytes, runtime) for one, _, _ in judged)
+        poor = any(_poor(one, findings.get(one.name), policy, free[one.name], runtime) for one, _, _ in judged)
         short = free_memory_bytes is not None and any(
             not _fault(one, findings.get(one.name), policy, None, runtime) for one, _, _ in judged
         )

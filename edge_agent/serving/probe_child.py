@@ -200,15 +200,19 @@ def _latency_ms(session: Any, one: Any) -> float:
 
 def _energy_mj(session: Any, one: Any, cpu_s: float) -> tuple[float | None, str]:
     """Returns what one inference takes, of the whole that the meter sees, and the meter; None where there is none."""
-    meter = find_meter()
-    if meter is None:
-        return None, ""
     runs = 0
-    with Metering(meter) as metering:
-        ends_s = time.perf_counter() + min(_METERED_S, cpu_s / 10)
-        while time.perf_counter() < ends_s:
-            _run(session, one)
-            runs += 1
+    try:
+        meter = find_meter()
+        if meter is None:
+            return None, ""
+        with Metering(meter) as metering:
+            ends_s = time.perf_counter() + min(_METERED_S, cpu_s / 10)
+            while time.perf_counter() < ends_s:
+                _run(session, one)
+                runs += 1
+    except (OSError, RuntimeError, MemoryError) as exc:  # the meter's, as a thread that finds no room; not the model's
+        print(f"event=no-joules reason={exc!r}", file=sys.stderr)
+        return None, ""
     return None if metering.joules is None else round(1e3 * metering.joules / runs, 4), meter.source
 
 

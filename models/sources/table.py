@@ -47,7 +47,10 @@ def _rows(file: Path) -> list[tuple[int, list[str]]]:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
             return [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+    except OSError as exc:
+        remedy = "give a file that is there and may be read"
+        raise DataError(f"{file} cannot be read: {said_by(exc)}", remedy=remedy) from exc
+    except (UnicodeDecodeError, csv.Error) as exc:
         raise DataError(f"{file} cannot be read: {said_by(exc)}", remedy="save it as UTF-8 text with commas") from exc
 
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.proof import memory
 from export.proof.memory import memory_of
 
 USES = {
@@ -60,3 +61,8 @@ def test_a_large_file_takes_what_its_weights_take_and_a_small_one_little():
 def test_a_child_that_dies_leaves_it_unknown(capfd):
     assert memory_of(b"no model", ROWS) is None
     assert "event=memory-unknown" in capfd.readouterr().err
+
+
+def test_where_the_peak_cannot_be_reset_the_memory_is_unknown(monkeypatch):
+    monkeypatch.setattr(memory, "empty_runtime", lambda: (1 << 20, "ru_maxrss"))
+    assert memory._taken(list(ROWS.shape), ROWS.tobytes() + file_of(8)) is None

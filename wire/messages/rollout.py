@@ -138,6 +138,7 @@ def _cut(one: Found) -> dict[str, Any]:
 
 
 def _found(header: Mapping[str, Any]) -> Found:
+    """Returns a finding; books and brokers still hold some of when no meter was named."""
     fits = header.get("fits")
     if not isinstance(fits, bool):
         raise WireError(f"field 'fits' is {fits!r}, expected true or false")
@@ -149,7 +150,7 @@ def _found(header: Mapping[str, Any]) -> Found:
         latency_ms=known_field(header, "latency_ms", 1e9),
         memory_bytes=None if memory is None else int_field(header, "memory_bytes", 0, 1 << 50),
         energy_mj=known_field(header, "energy_mj", 1e12),
-        energy_source=text_field(header, "energy_source", _MOST_SOURCE),
+        energy_source=text_field({"energy_source": "", **header}, "energy_source", _MOST_SOURCE),
         accuracy=known_field(header, "accuracy", 1.0),
     )
 

@@ -19,7 +19,7 @@ from wire.messages.manifest import Variant
 from wire.pieces.assembly import write_whole
 from wire.spec import canonical_json
 
-__all__ = ["WISH", "ask", "leave_answer", "next_unmeasured", "take_answer"]
+__all__ = ["WISH", "ask", "leave_answer", "next_unmeasured", "take_answer", "take_wish"]
 
 WISH, _ANSWER = "bench.wish", "bench.json"
 
@@ -30,8 +30,19 @@ def ask(folder: Path) -> None:
     (folder / WISH).touch()
 
 
+def take_wish(folder: Path) -> bool:
+    """Tells whether a person asks, who does so no more then; an answer to somebody before is gone first."""
+    asked = (folder / WISH).exists()
+    if asked:
+        (folder / _ANSWER).unlink(missing_ok=True)
+        (folder / WISH).unlink(missing_ok=True)
+    return asked
+
+
 def take_answer(folder: Path) -> dict[str, Any] | None:
-    """Returns the answer, which is then gone; None while there is none."""
+    """Returns the answer, which is then gone; None while there is none, or only one to somebody who asked before."""
+    if (folder / WISH).exists():
+        return None
     try:
         answer: dict[str, Any] = json.loads((folder / _ANSWER).read_text())
     except FileNotFoundError:
@@ -57,8 +68,11 @@ def next_unmeasured(
     policy: ModelConfig,
     free_memory_bytes: int | None,
     runtime: str,
+    *,
+    serving: str = "",
 ) -> Variant | None:
     """Returns the next variant to measure of those that can run here, whatever a person allows beside `max_size_mb`."""
     bare = ModelConfig(max_size_mb=policy.max_size_mb)
-    able = {one.variant for one in choose(variants, findings, bare, free_memory_bytes, runtime).found if one.fits}
+    choice = choose(variants, findings, bare, free_memory_bytes, runtime, serving=serving)
+    able = {one.variant for one in choice.found if one.fits}
     return next((one for one in variants if one.name in able - set(findings)), None)

@@ -30,7 +30,8 @@ def place(one: Installation, shelf: Shelf) -> str:
     if manifest is None or choice is None or choice.variant is None:
         raise StateError("an installation that is ready has no choice", code="E-INTERNAL")
     here = shelf.serving.facts if shelf.serving else {}
-    facts = facts_of(manifest, one.offer, choice, one.options.get(choice.variant.name, {}))
+    options = one.options.get(choice.variant.name, here.get("options", {}))  # none where what serves found no memory
+    facts = facts_of(manifest, one.offer, choice, options)
     if shelf.serving and (here.get("manifest"), here.get("digest")) == (one.offer.manifest, choice.variant.digest):
         renew(folder, shelf.serving.name, facts, one.means.config.durable)
         return "serves"

@@ -134,6 +134,9 @@ def test_small_boards_stop_nothing_and_are_taken_once_they_have_room():
     assert after(rollout, "3 healthy").status == "done"
     assert after(rollout, "0 healthy").members[0].outcome == "healthy"
     assert after(fresh(2), "0 broken").members[0].outcome == "failed"  # memory was short for the other variants only
+    looking = after(fresh(3), "0 small", *["0 fetching"] * 2)
+    assert (looking.members[0].outcome, looking.members[0].changes, offered(looking)) == ("unfit", 1, "00-")
+    assert begun(after(looking, "0 staged").members[0], VERSION)
 
 
 def test_a_model_that_devices_measure_as_bad_is_stopped():

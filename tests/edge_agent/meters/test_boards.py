@@ -152,3 +152,21 @@ def test_a_sensor_that_says_garbage_has_no_reading(tmp_path, said):
     assert meter.read() is not None
     (chip / "curr1_input").write_text(said)
     assert meter.read() is None
+
+
+def test_a_jetsons_input_that_cannot_be_read_is_no_meter_and_the_next_is_asked(tmp_path):
+    chip = ina3221(tmp_path, in1="VDD_IN", in2="VDD_SOC")
+    (chip / "curr1_input").unlink()
+    assert find_meter(tmp_path, silent) is None
+    rapl(tmp_path)
+    assert find_meter(tmp_path, silent).source == "rapl package-0"
+
+
+def test_rails_that_are_dead_are_left_out_of_the_sum_and_of_its_name(tmp_path):
+    chip = ina3221(tmp_path, in1="VDD_GPU", in2="VDD_CPU", in3="VDD_SOC")
+    (chip / "curr2_input").unlink()
+    meter = find_meter(tmp_path, silent)
+    assert (meter.source, watts(meter)) == ("ina3221 VDD_GPU+VDD_SOC", pytest.approx(10.0))
+    for at in (1, 3):
+        (chip / f"curr{at}_input").unlink()
+    assert find_meter(tmp_path, silent) is None

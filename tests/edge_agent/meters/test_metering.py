@@ -47,3 +47,18 @@ def test_two_readings_are_too_few():
     with Metering(PowerMeter("fake", lambda: (1.0,), trapezoid), 60.0) as metering:
         pass
     assert (metering.readings, metering.joules) == (2, None)
+
+
+@pytest.mark.parametrize("fault", [OSError("gone"), MemoryError(), RuntimeError("no room")])
+def test_a_reading_that_raises_leaves_no_sum_and_the_stretch_goes_on(fault):
+    taken = count()
+
+    def read():
+        if next(taken) == 3:  # in the thread
+            raise fault
+        return (1.0,)
+
+    with Metering(PowerMeter("fake", read, trapezoid), EVERY_S) as metering:
+        while metering.readings < 6 and metering._thread.is_alive():
+            sleep(EVERY_S)
+    assert (metering.joules, metering.readings > 5) == (None, True)

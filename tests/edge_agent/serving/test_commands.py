@@ -147,6 +147,14 @@ def test_infer_says_what_is_wrong_with_a_file(board, tmp_path, capsys, name, dat
     assert capsys.readouterr().err.startswith("bitfleet-agent: E-DATA: ")
 
 
+def test_infer_says_of_a_file_that_is_not_there_no_more_than_that(board, tmp_path, capsys):
+    assert board.say("infer", str(tmp_path / "absent.csv")) == 1
+    said = capsys.readouterr().err
+    assert "absent.csv cannot be read: " in said
+    assert "give a file that is there" in said
+    assert "UTF-8" not in said
+
+
 def test_infer_takes_no_pickle(board, tmp_path, capsys):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert board.say("infer", str(tmp_path / "a.npy")) == 1
@@ -198,7 +206,7 @@ def test_bench_says_no_old_figures_of_what_is_not_here(said, board, monkeypatch)
 def test_bench_gives_up_on_an_agent_with_nothing_to_measure(board, monkeypatch, capsys):
     monkeypatch.setattr("edge_agent.__main__.running", lambda folder: 1)
     assert board.say("bench", "--wait-s", "0.1") == 1
-    assert "E-STATE: the agent measured nothing within 0 s" in capsys.readouterr().err
+    assert "E-STATE: the agent gave no answer within 0 s" in capsys.readouterr().err
     assert not (board.models / "bench.wish").exists()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,3 +189,10 @@ def test_where_only_memory_is_short_the_refusal_says_so_for_it_goes_by(free, lim
 def test_what_was_measured_here_may_be_short_of_memory_too():
     choice = pick(LADDER[:1], {"int8-8": Finding(memory_bytes=5000)}, free=4000)
     assert (choice.variant, refused(choice, {}).code) == (None, "E-MEMORY")
+
+
+def test_what_serves_already_needs_no_free_memory():
+    best, small = (replace(variant(bits, 0.9 + bits / 100, memory=5000), digest=f"{bits}" * 64) for bits in (8, 4))
+    assert choose((best, small), {}, ModelConfig(), 100, "1.20", serving=best.digest).variant == best
+    assert choose((best, small), {}, ModelConfig(), 100, "1.20", serving=small.digest).variant == small
+    assert choose((best, small), {}, ModelConfig(max_bytes=1), 100, "1.20", serving=best.digest).variant is None

@@ -25,7 +25,7 @@ from tests.edge_agent.serving.stage.files import (
     with_external_data,
     with_nan,
 )
-from wire.errors import StateError
+from wire.errors import StateError, WireError
 from wire.messages.golden import encode_golden
 
 WAIT_S = 60.0
@@ -92,6 +92,31 @@ def test_where_there_is_a_meter_an_inference_has_its_joules(job, monkeypatch):
     monkeypatch.setattr(probe_child, "find_meter", lambda: broken)
     found = probe_child.answer(job())
     assert (found["code"], found["energy_mj"], found["energy_source"]) == ("", None, "ina219")
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("can't start new thread"), MemoryError(), OSError("no access")])
+@pytest.mark.parametrize("where", ["find_meter", "Metering"])
+def test_a_meter_that_fails_costs_the_joules_and_not_the_model(job, monkeypatch, where, fault):
+    def fails(*words):
+        raise fault
+
+    monkeypatch.setattr(probe_child, "find_meter", lambda: PowerMeter("ina219", lambda: (5.0,), trapezoid))
+    monkeypatch.setattr(probe_child, where, fails)
+    found = probe_child.answer(job())
+    assert (found["code"], found["energy_mj"], found["energy_source"]) == ("", None, "")
+    assert found["latency_ms"] > 0
+
+
+def test_a_model_that_fails_while_it_is_metered_has_failed(job, monkeypatch):
+    class Session:
+        def run(self, *words):
+            raise MemoryError
+
+    monkeypatch.setattr(probe_child, "find_meter", lambda: PowerMeter("ina219", lambda: (5.0,), trapezoid))
+    monkeypatch.setattr(probe_child, "run_rows", lambda session, rows: session.run(rows))
+    with pytest.raises(WireError) as caught:
+        probe_child._energy_mj(Session(), None, 30.0)
+    assert caught.value.code == "E-MODEL-LOAD"
 
 
 @pytest.mark.parametrize("number", ["SIGILL", "SIGSEGV", "SIGABRT", "SIGBUS"])

@@ -136,6 +136,12 @@ def test_every_field_of_a_report_is_needed(field):
         decode_model_report(encode_frame(Kind.MODEL, header))
 
 
+def test_a_report_of_before_there_were_meters_can_be_read():
+    old = {name: value for name, value in asdict(FOUND).items() if name != "energy_source"}
+    heard = decode_model_report(encode_frame(Kind.MODEL, {**asdict(MODEL), "found": [old]}))
+    assert heard == replace(MODEL, found=(replace(FOUND, energy_source=""),))
+
+
 def test_neither_has_a_payload_and_reports_are_bounded():
     with pytest.raises(WireError, match="payload"):
         offer_of(encode_frame(Kind.OFFER, asdict(OFFER), b"x"))

@@ -9,13 +9,14 @@ from time import monotonic
 import pytest
 
 from edge_agent.config import ModelConfig
-from edge_agent.serving import slots
+from edge_agent.serving import commands, slots
 from edge_agent.serving.commands import bench
 from edge_agent.serving.install import Installation
 from edge_agent.serving.outcome import load_outcome
 from edge_agent.serving.policy import Finding
 from edge_agent.serving.slots import read_pointer
-from edge_agent.serving.trial.measuring import WISH
+from edge_agent.serving.trial import measuring
+from edge_agent.serving.trial.measuring import WISH, ask
 from tests.edge_agent.serving.stage import sides
 from tests.edge_agent.serving.stage.files import file_bytes
 from wire.errors import StateError
@@ -49,7 +50,7 @@ def takes(monkeypatch):
     def answer(header):
         found = taken.get(header["variant"], 1.0)
         finding = Finding(latency_ms=found) if isinstance(found, float) else found
-        return {**asdict(finding), "options": {}}
+        return {**asdict(finding), "options": {} if finding.code else {"hungry": "no"}}
 
     monkeypatch.setattr(sides, "answer", answer)
     return taken
@@ -164,3 +165,56 @@ def test_one_variant_without_room_on_the_disk_costs_the_others_nothing(board, mo
     assert latencies(told) == {"float-32": None, "int8-8": 1.0, "int8-4": 1.0, "int8-2": None}
     assert "E-DISK-SPACE" in told["variants"][0]["why"]
     board.wait(lambda: board.last.phase == "healthy")
+
+
+@pytest.mark.parametrize("probed", [True, False])
+def test_what_serves_stays_though_no_more_memory_is_free_than_for_a_smaller_one(board, takes, probed):
+    """The application holds what it takes already; a second copy to measure may find no room."""
+    needs = {name: Finding(latency_ms=1.0, memory_bytes=size) for name, size in (("int8-8", 5000), ("int8-4", 10))}
+    takes |= needs
+    board.serving.free_memory_bytes = lambda: 1000
+    if not probed:
+        takes["int8-8"] = Finding(code="E-MODEL-LOAD", reason="it takes more memory than is free")
+    told = asked(board)
+    assert latencies(told)["int8-8"] == (1.0 if probed else None)
+    board.wait(lambda: board.serving.installation is None)
+    assert (board.last.phase, board.last.variant, board.live) == ("healthy", "int8-8", 1)
+    assert slots.read_slot(board.models, read_pointer(board.models).serving).facts["options"] == {"hungry": "no"}
+    assert {row["variant"]: row["fits"] for row in told["variants"]}["int8-8"]
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_what_was_only_measured_is_not_kept(board, pinned):
+    if pinned:
+        slots.pin(board.models, 1)
+        board.until("pinned")
+    before = sorted(path.name for path in (board.models / "store").iterdir())
+    assert latencies(asked(board))["float-32"] == 1.0
+    board.wait(lambda: board.serving.installation is None)
+    assert sorted(path.name for path in (board.models / "store").iterdir()) == before
+
+
+def test_a_late_answer_is_not_taken_for_the_next(board, takes, monkeypatch):
+    real = sides.QuickProbe.poll
+    monkeypatch.setattr(sides.QuickProbe, "poll", lambda probe, now_s: None)
+    ask(board.models)  # by a command that goes before there is an answer
+    board.until("checking")
+    monkeypatch.setattr(sides.QuickProbe, "poll", real)
+    board.wait(lambda: board.serving.installation.findings)
+    takes |= dict.fromkeys(FILES, 7.0)
+    looked, begun_late = measuring.take_answer, []
+
+    def slowly(folder):
+        """Looks only when the late answer is there, and again once the agent has taken the wish."""
+        if not begun_late:
+            board.wait((folder / "bench.json").exists)
+            begun_late.append(looked(folder))
+            board.wait(lambda: not (folder / WISH).exists())
+        else:
+            board.turn()
+        return looked(folder)
+
+    monkeypatch.setattr(commands, "take_answer", slowly)
+    told = bench(board.agent.config, True, 30.0, monotonic)
+    assert begun_late == [None]
+    assert latencies(told) == {"float-32": 7.0, "int8-8": 7.0, "int8-4": 7.0, "int8-2": None}

@@ -16,10 +16,11 @@ from edge_agent.serving.policy import Finding
 from edge_agent.serving.trial import barred as barred_module
 from edge_agent.serving.trial.barred import barred
 from edge_agent.serving.trial.ending import Trial
-from edge_agent.serving.trial.shortage import named
+from edge_agent.serving.trial.shortage import is_news, named
 from tests.edge_agent.serving.stage.files import file_bytes, outputs_of
 from tests.edge_agent.serving.stage.sides import FAILING, TOPICS
 from wire.messages.manifest import Measured
+from wire.messages.rollout import Found, ModelReport
 from wire.pieces.chunks import encode_chunk
 
 
@@ -63,6 +64,34 @@ def test_killed_again_and_again_is_a_refusal_that_goes_by(killed):
     killed.serving.probe.module = None
     killed.now_s += offers._AGAIN_S
     assert killed.until("healthy", version=2).active == 2
+
+
+def test_a_board_too_small_says_so_once_and_is_taken_when_there_is_room(one):
+    free = iter(range(1000, 9000, 7))
+    one.serving.free_memory_bytes = lambda: next(free)
+    needs = Measured("lab", accuracy=0.9, memory_bytes=50_000)
+    made = one.publisher.manifest(2, {"float-32": file_bytes(3)}, edit=lambda v: replace(v, measured=needs))
+    report = one.bring(made)
+    assert (report.phase, report.code) == ("refused", "E-MEMORY")
+    assert "it needs 50000 bytes of memory, at most 1" in report.reason
+    said, ends_s = len(one.reports), one.now_s + 10 * offers._AGAIN_S
+    one.wait(lambda: one.now_s > ends_s)
+    assert next(free) > 1000 + 10 * 7  # it looked each time
+    assert one.reports[said:] == []
+    one.serving.free_memory_bytes = lambda: None  # the probe of these tests would limit this very process
+    assert one.until("healthy", version=2).active == 2
+
+
+def test_how_much_is_free_is_no_news_and_all_else_is():
+    short = Found("int8-8", False, "it needs 9000 bytes of memory, at most 10")
+    said = ModelReport("refused", 2, code="E-MEMORY", reason="int8-8: at most 10", found=(short,))
+    less = replace(said, reason="int8-8: at most 9", found=(replace(short, why=short.why.replace("10", "9")),))
+    assert is_news(said, None)
+    assert not is_news(less, said)
+    assert is_news(replace(less, phase="fetching", code=""), said)
+    assert is_news(replace(less, offered=3), said)
+    assert is_news(replace(less, found=(replace(short, why="it needs 8000 bytes of memory, at most 9"),)), said)
+    assert is_news(replace(said, code="E-DISK", reason="other"), replace(said, code="E-DISK"))
 
 
 def test_after_a_restart_it_is_tried_anew(killed):
