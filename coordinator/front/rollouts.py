@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +183,11 @@ def _open_one(options: argparse.Namespace, ended_too: bool = False) -> str:
 def _run_wish(options: argparse.Namespace, name: str, wish: str) -> Rollout:
     """Leaves a wish, and runs or follows the roll-out until there is nothing more to do."""
     with _book(options) as book:
-        serving = replace(serving_of(options), fleet=book.fleet(name))
+        fleet = book.fleet(name)
+    if options.fleet not in (None, fleet):
+        raise StateError(f"roll-out {name!r} is of fleet {fleet!r}, not {options.fleet!r}", remedy="leave --fleet out")
+    options.fleet = fleet
+    serving = serving_of(options)
     return run_rollout(serving, lambda home: _wished(home, name, wish), _look(options))
 
 

@@ -38,9 +38,9 @@ def add_rollout_commands(words: _Words, command: Command, home: Give, link: Call
         one.add_argument("--continue-without-late", action="store_true", help="late devices are in nobody's way")
         one.add_argument("--continue-without-failed", action="store_true", help="nor are failed ones")
     serve = command(rollout, "serve", rollouts.serve_rollouts_command, "stay for late devices, until it is stopped")
-    for one in (start, resume, abort):
-        link(one)
-    link(serve, fleet=None)
+    link(start)
+    for one in (resume, abort, serve):
+        link(one, fleet=None)
     status = command(rollout, "status", rollouts.rollout_status_command, "where a roll-out stands, and why")
     status.add_argument("--rollout", default="", metavar="NAME", help="the newest if left out")
     home(status)

@@ -87,3 +87,18 @@ def test_serve_without_a_roll_out_waits_for_the_usual_fleet(tmp_path, monkeypatc
     monkeypatch.setattr(rollouts, "serve_rollouts", served.append)
     assert main(["rollout", "serve", "--home", str(tmp_path / "new")]) == 0
     assert [serving.fleet for serving in served] == ["home"]
+
+
+@pytest.mark.parametrize("what", ["resume", "abort"])
+def test_a_roll_out_of_another_fleet_is_not_gone_on_with(home, monkeypatch, capsys, tmp_path, what):
+    monkeypatch.setattr(rollouts, "run_rollout", lambda serving, begin, look: begin(home) and pytest.fail("it ran"))
+    monkeypatch.setattr(RolloutBook, "unfinished", lambda self: self.newest())
+    words = ["rollout", what, "--home", str(home.folder), *BROKER]
+    assert main([*words, "--fleet", "other"]) == 1
+    assert f"is of fleet '{FLEET}', not 'other'; leave --fleet out" in capsys.readouterr().err
+    served = []
+    newest = RolloutBook(home.database).load(RolloutBook(home.database).newest())
+    monkeypatch.setattr(rollouts, "run_rollout", lambda serving, *_: served.append(serving.fleet) or newest)
+    for own in ([], ["--fleet", FLEET]):
+        assert main([*words, *own]) == 0
+    assert served == [FLEET, FLEET]
