@@ -169,7 +169,7 @@ def own_mounts():
 def test_full_disk_is_a_decline_and_passes(tmp_path):
     """The agent lives on a disk of 2 MB of its own, which fills up while the child trains."""
     if not own_mounts():
-        pytest.skip("a mount namespace needs root")
+        pytest.skip("a mount namespace needs root, and a root folder that is a mount point")
     times = ("devices.deadline_s=60", "devices.quorum=0.5", "devices.selection_timeout_s=60")
     wanted = recipe(*times, goal=2, rounds=8, size=20_000)
     with members("mosquitto", tmp_path, wanted) as fleet:
