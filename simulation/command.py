@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordinator.front.again import told_how_to_go_on
+from coordinator.front.again import command_of, told_how_to_go_on
 from wire.errors import ConfigError
 from wire.settings import check_json, leave_json
 
@@ -95,10 +94,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _again(options: argparse.Namespace, folder: Path, words: tuple[str, ...], names: tuple[str, ...]) -> str:
     """Returns the command of these words that goes on in a folder, with those of the named options that were given."""
     given = {**vars(options), "dir": folder}
-    for name in names:
-        for value in given[name] if isinstance(given[name], list) else [given[name]]:
-            words = (*words, f"--{name.replace('_', '-')}", str(value)) if value else words
-    return shlex.join(("bitfleet", *words))
+    return command_of(words, {name: given[name] for name in names})
 
 
 def _recipe(options: argparse.Namespace, name: str, seed: int | None) -> Recipe:

@@ -188,9 +188,9 @@ def _evaluator(order: Order) -> Evaluator:
 
 def _entered(home: Home, order: Order) -> str:
     """Returns the run of this folder, entered anew if there is none; ConfigError if it is another one than ordered."""
-    row = home.database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
+    run = home.database.newest_run()
     wanted = {"recipe": order.recipe.to_json(), "devices": order.count}
-    if row is None:
+    if not run:
         with (
             home.database.change()
         ):  # first, so that no run is ever without it; of a run that never came it says nothing
@@ -202,4 +202,4 @@ def _entered(home: Home, order: Order) -> str:
             f"{order.folder} holds a run of another recipe or another number of devices",
             remedy="give it the same settings to go on with it, or name another --dir",
         )
-    return str(row["run"])
+    return run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Figure
+from wire.pieces.assembly import write_whole
 
 __all__ = ["CALIBRATION", "kept", "trained"]
 
@@ -43,9 +44,7 @@ def kept(path: Path, measure: Callable[[], dict[str, Figure]]) -> dict[str, Figu
         if record["code"] == code:
             return dict(record["figures"])
     figures = measure()
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps({"code": code, "figures": figures}))
-    draft.replace(path)
+    write_whole(path, json.dumps({"code": code, "figures": figures}).encode(), durable=False)
     return figures
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.result import Figure, Requirement, Result, at_least, at_most
 from benchmarks.runtimes.environment import answered
 from benchmarks.runtimes.files import NATIVE, NETS, PLAIN, export_all, export_tiny
+from edge_agent.serving.policy import release
 
 __all__ = ["export_tiny", "run"]
 
@@ -61,12 +62,8 @@ def _readable() -> tuple[int, ...]:
     """Returns the widths of ONNX's own types that this environment's runtime reads, as the gate must open them."""
     import onnxruntime
 
-    have = _numbers(onnxruntime.__version__)
-    return tuple(bits for bits, (first, *_) in NATIVE.items() if have >= _numbers(first))
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+    have = release(onnxruntime.__version__)
+    return tuple(bits for bits, (first, *_) in NATIVE.items() if have >= release(first))
 
 
 def _worst(files: Path, form: str, profile: str) -> float:

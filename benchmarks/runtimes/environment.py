@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_agent.serving.policy import release
+
 __all__ = ["answered"]
 
 _ANSWER = """
@@ -54,5 +56,4 @@ def _wanted(version: str) -> list[str]:
     """Returns the requirements of a runtime and the NumPy that it was made for."""
     if not version:
         return ["onnxruntime", "numpy"]
-    old = tuple(int(part) for part in version.split(".")) < (1, 19)
-    return [f"onnxruntime=={version}", "numpy<2" if old else "numpy"]
+    return [f"onnxruntime=={version}", "numpy<2" if release(version) < (1, 19) else "numpy"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["BROKER", "FLEET", "HOME", "LINK", "again", "told_how_to_go_on"]
+__all__ = ["BROKER", "FLEET", "HOME", "LINK", "again", "command_of", "told_how_to_go_on"]
 
 HOME = Path("~/.local/share/bitfleet")
 FLEET = "home"
@@ -24,10 +24,16 @@ _NEEDED = ("home", *LINK)
 def again(options: argparse.Namespace, *words: str, known: tuple[str, ...] = ()) -> str:
     """Returns the command of these words with the options that were given, but for those that the home `known`s."""
     given = {name: vars(options).get(name) for name in _NEEDED if name not in known}
+    return command_of(words, {name: value for name, value in given.items() if value != _USUAL.get(name)})
+
+
+def command_of(words: Iterable[str], given: Mapping[str, object]) -> str:
+    """Returns a command as it is typed: its words, and the options that have a value, or several."""
+    typed = ["bitfleet", *words]
     for name, value in given.items():
-        if value not in (None, "", _USUAL.get(name)):
-            words = (*words, f"--{name.replace('_', '-')}", str(value))
-    return shlex.join(("bitfleet", *words))
+        for each in value if isinstance(value, list) else [value]:
+            typed += [f"--{name.replace('_', '-')}", str(each)] if each else []
+    return shlex.join(typed)
 
 
 @contextmanager

@@ -171,10 +171,10 @@ def _open(options: argparse.Namespace) -> Database:
 
 
 def _newest(database: Database) -> str:
-    row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
-    if row is None:
+    run = database.newest_run()
+    if not run:
         raise StateError("there are no runs here", remedy="start one with `bitfleet serve` or `bitfleet demo`")
-    return str(row["run"])
+    return run
 
 
 def _open_run(home: Path, name: str) -> dict[str, Any]:

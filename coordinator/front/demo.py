@@ -166,8 +166,7 @@ def provide_data(recipe: Recipe) -> None:
 def _facts(options: DemoOptions, broker: str, seconds: float) -> dict[str, Any]:
     home = options.folder / "home"
     database = open_database(home / "fleet.sqlite", read_only=True)
-    row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
-    figures = figures_of(database.ledger(row["run"] if row else ""))
+    figures = figures_of(database.ledger(database.newest_run()))
     folder = home / "runs" / figures["run"]
     spec = json.loads((folder / "spec.json").read_text())
     params = sum(_count(tensor["shape"]) for part in ("trainable", "frozen") for tensor in spec[part])

@@ -45,7 +45,7 @@ class Progress:
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.before = self._looked(_newest) or ""
+        self.before = self._looked(Database.newest_run) or ""
 
     def read(self) -> list[str]:
         """Takes in what is new and returns a line for each round that ended."""
@@ -73,7 +73,7 @@ class Progress:
         return table
 
     def _new(self, database: Database) -> list[Mapping[str, Any]]:
-        run = _newest(database)
+        run = database.newest_run()
         if run in ("", self.before):
             return []
         if run != self.run:
@@ -106,11 +106,6 @@ class Progress:
 
     def _done(self) -> str:
         return f"{self.done} of {self.recipe.rounds} done"
-
-
-def _newest(database: Database) -> str:
-    row = database.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
-    return str(row["run"]) if row else ""
 
 
 _SHOWN = (

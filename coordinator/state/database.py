@@ -107,6 +107,11 @@ class Database:
         found = self.link.execute(query, values).fetchone()
         return found if isinstance(found, sqlite3.Row) else None
 
+    def newest_run(self) -> str:
+        """Returns the run that was entered last; nothing where there is none."""
+        row = self.row("SELECT run FROM runs ORDER BY rowid DESC LIMIT 1")
+        return str(row["run"]) if row else ""
+
     def note(self, event: str, run: str = "", number: int = -1, device: str = "", **body: Any) -> None:
         """Adds a line to the ledger; only within `change`."""
         self.write(

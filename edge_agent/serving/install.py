@@ -248,9 +248,9 @@ class Installation:
         if runtime is None:
             raise Declined("onnxruntime is not installed", code="E-INSTALL", remedy="install the extra `infer`")
         known = manifest.variants, self.findings, self.means.config.model, self.means.free_memory_bytes(), runtime
-        choice = self.choice = choose(*known, serving=self._serving)
-        unmeasured = next_unmeasured(*known, serving=self._serving) if self.all_of_them else None
-        following = unmeasured or choice.variant
+        serving = self._serving
+        choice = self.choice = choose(*known, serving=serving)
+        following = (self.all_of_them and next_unmeasured(*known, serving=serving)) or choice.variant
         if following is None:
             raise refused(choice, self.findings)
         if following.name not in self.findings:
